@@ -1,0 +1,45 @@
+# Every target works from a fresh clone: it makes .venv and installs what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+export SPLITPOINT_RUNS := $(RUNS)
+
+.PHONY: help install install-dev quickstart test test-slow test-cluster lint types clean
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# The stamps depend on what pins the environment, so a changed pin installs again.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps fastmri runstats
+	touch $@
+
+install: $(VENV)/installed  ## create .venv with the pinned dependencies
+
+install-dev: $(VENV)/installed-dev  ## the same, with what tests and checks need
+
+test: $(VENV)/installed-dev  ## run the tests (under 15 minutes on two cores)
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed-dev  ## the long tests
+	$(BIN)/python -m pytest -m slow
+
+test-cluster: $(VENV)/installed-dev  ## tests over several hosts (root, ssh, network namespaces)
+	$(BIN)/python -m pytest -m cluster
+
+lint: $(VENV)/installed-dev  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev  ## mypy
+	$(BIN)/mypy
+
+clean:  ## remove .venv and caches (runs and data stay)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,124 @@
+"""The typed configuration of one training: what a checkpoint, a bundle and a trial record carry.
+
+Every default is the paper's (Liu et al. 2021) or, where the paper is silent, its public code's
+(github.com/liuvictoria/multiTaskLearning), and says which.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from recon.layout import Layout
+
+WeightingKind = Literal["naive", "uncertainty", "dwa", "equal"]
+MaskKind = Literal["equispaced-fraction", "equispaced", "random", "file"]
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MaskConfig(Config):
+    """How phase-encode lines are chosen; several accelerations or centre fractions mean a draw among them."""
+
+    kind: MaskKind = "equispaced-fraction"
+    accelerations: tuple[float, ...] = Field(default=(6.0,), min_length=1)
+    centre_fractions: tuple[float, ...] = Field(default=(0.06,), min_length=1)
+    seed: int = Field(default=0, ge=0)
+    path: str | None = None
+
+    @field_validator("accelerations")
+    @classmethod
+    def _at_least_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(a < 1 for a in value):
+            raise ValueError(f"an acceleration is at least 1, found {min(value):g}")
+        return value
+
+    @field_validator("centre_fractions")
+    @classmethod
+    def _fractions(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 <= f <= 1 for f in value):
+            raise ValueError(f"a centre fraction lies in [0, 1], found {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _file_has_a_path(self) -> "MaskConfig":
+        if (self.kind == "file") != (self.path is not None):
+            raise ValueError("path is given exactly when kind is 'file'")
+        return self
+
+
+class MasksConfig(Config):
+    """Masks of the three splits. Training draws anew for every slice and epoch; validation and test are fixed.
+
+    Defaults: the paper's public code (training R in {5, 6, 7} and centre in {.05, .06, .07}; validation 6 / .06;
+    test 6 / .07 with seed 0).
+    """
+
+    train: MaskConfig = MaskConfig(accelerations=(5.0, 6.0, 7.0), centre_fractions=(0.05, 0.06, 0.07))
+    val: MaskConfig = MaskConfig(accelerations=(6.0,), centre_fractions=(0.06,))
+    test: MaskConfig = MaskConfig(accelerations=(6.0,), centre_fractions=(0.07,))
+
+    @field_validator("val", "test")
+    @classmethod
+    def _fixed(cls, value: MaskConfig) -> MaskConfig:
+        if len(value.accelerations) != 1 or len(value.centre_fractions) != 1:
+            raise ValueError("validation and test masks are fixed: give one acceleration and one centre fraction")
+        return value
+
+
+class NetworkConfig(Config):
+    """The unrolled network: its layout (I shared, Y multi-head, V split) and the U-Net of a block."""
+
+    layout: str = "I12"
+    channels: int = Field(default=18, ge=1)
+    pools: int = Field(default=4, ge=1)
+    zero_init: bool = True
+    """Start the last convolution of every U-Net at zero, so that the untrained network is plain gradient descent."""
+
+    @field_validator("layout")
+    @classmethod
+    def _parses(cls, value: str) -> str:
+        return str(Layout.parse(value))
+
+
+class WeightingConfig(Config):
+    """How the tasks' losses are weighted (paper, section 2.2)."""
+
+    kind: WeightingKind = "naive"
+    temperature: float = Field(default=2.0, gt=0)
+    """Of DWA's softmax (Liu, Johns, Davison 2019)."""
+    log_variance_start: float = -0.5
+    """Where uncertainty weighting's learnt s = log sigma^2 starts (the paper's public code)."""
+
+
+class TrainConfig(Config):
+    """One training, whole: with the prepared data it determines the result."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    network: NetworkConfig = NetworkConfig()
+    weighting: WeightingConfig = WeightingConfig()
+    slices: dict[str, int] = {}
+    """Training slices of a task; a task that is not named uses all it has."""
+    cut: Literal["volumes", "slices"] = "volumes"
+    """How a task is cut to its number of slices: whole volumes first (as the paper did), or slices at random."""
+    masks: MasksConfig = MasksConfig()
+    epochs: int = Field(default=120, ge=1)
+    batch_size: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    schedule: Literal["constant", "one-cycle", "cosine"] = "constant"
+    clip_norm: float | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _tasks_and_slices_agree(self) -> "TrainConfig":
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"each task is named once, found {', '.join(self.tasks)}")
+        for task, count in self.slices.items():
+            if task not in self.tasks:
+                raise ValueError(f"slices names the task {task!r}, which is not among {', '.join(self.tasks)}")
+            if count < 1:
+                raise ValueError(f"slices of {task} must be at least 1, found {count}")
+        return self

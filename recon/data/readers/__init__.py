@@ -1,0 +1,1 @@
+"""Readers of raw k-space, one file a format."""

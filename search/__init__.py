@@ -1,0 +1,1 @@
+"""Ray Tune and Optuna: launching searches, ranking, confirming, exporting; the command line."""

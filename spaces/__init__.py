@@ -1,0 +1,1 @@
+"""What can be searched: YAML files and the schema that reads them."""
