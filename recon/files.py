@@ -1,0 +1,50 @@
+"""Writing files and folders so that they appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name beside ``path`` that no other process uses."""
+    return path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path`` to write to; on success it becomes ``path``, on failure nothing is left of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(path)
+    try:
+        yield fresh
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replace_directory(path: Path) -> Iterator[Path]:
+    """Yield a fresh directory beside ``path``; on success it takes the place of ``path``, on failure nothing is left of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _beside(path)
+    fresh.mkdir()
+    try:
+        yield fresh
+        if path.exists():
+            # A full directory cannot be replaced in one step: the old one steps aside first, and goes last.
+            aside = _beside(path)
+            path.rename(aside)
+            fresh.rename(path)
+            shutil.rmtree(aside)
+        else:
+            fresh.rename(path)
+    finally:
+        if fresh.exists():
+            shutil.rmtree(fresh)

@@ -1,0 +1,172 @@
+"""The final test of a bundle: the one place where the test split is opened.
+
+Writes per-slice and summary tables with the metric definitions named, and pictures of reference, zero-filled, classical and learnt
+reconstruction with their errors, for every task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from recon.bundle import Bundle, slug
+from recon.data.prepared import PreparedData
+from recon.errors import InputError
+from recon.evaluation import (
+    Method,
+    Pictures,
+    evaluate,
+    l1_wavelet,
+    measure,
+    network_method,
+    tune_l1_wavelet,
+    zero_filled,
+)
+from recon.files import replace_file
+from recon.metrics import DEFINITIONS
+
+ZERO_FILLED, L1_WAVELET, NETWORK = "zero-filled", "l1-wavelet", "network"
+ERROR_GAIN = 5  # error images are shown this many times brighter, as is common in the field's figures
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What the final test found.
+
+    Attributes:
+        slices: ``task, volume, slice, method, definition, ssim, psnr, nrmse``, a row a slice, method and definition.
+        summary: mean and standard deviation over slices, a row a task, method and definition.
+        files: the tables and pictures that were written.
+    """
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    slices: pd.DataFrame
+    summary: pd.DataFrame
+    files: list[Path]
+
+
+def final_test(
+    bundle: Bundle,
+    data: PreparedData,
+    out: Path,
+    *,
+    classical: bool = True,
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
+) -> TestResult:
+    """Test a bundle on the test split of prepared data.
+
+    Args:
+        bundle: the network and its configuration, whose test mask is used for every slice.
+        data: prepared data opened with ``open_test=True``.
+        out: folder for ``slices.csv``, ``summary.csv``, ``test.json`` and a picture a task.
+        classical: also reconstruct with sigpy's ℓ1-wavelet, its λ tuned on the validation split.
+        device: where the network runs.
+        progress: called with a line of text as the work goes on.
+
+    Raises InputError where the data lack a task of the bundle.
+    """
+    tasks = bundle.config.tasks
+    missing = [task for task in tasks if task not in data.tasks]
+    if missing:
+        raise InputError(f"the data hold {', '.join(data.tasks)}, but the bundle reconstructs {', '.join(missing)} too")
+    say = progress or (lambda line: None)
+    mask = bundle.config.masks.test
+    network = bundle.network.to(device).eval()
+    methods: dict[str, dict[str, Method]] = {}
+    tuned: dict[str, dict[str, float]] = {}
+    for task in tasks:
+        methods[task] = {ZERO_FILLED: zero_filled}
+        if classical:
+            tuning = tune_l1_wavelet(data, task, bundle.config.masks.val)
+            tuned[task] = {f"{value:g}": score for value, score in tuning.scores.items()}
+            methods[task][L1_WAVELET] = l1_wavelet(tuning.regularisation)
+            say(
+                f"{task}: ℓ1-wavelet λ = {tuning.regularisation:g}, tuned on validation (SSIM {max(tuning.scores.values()):.4f})"
+            )
+        methods[task][NETWORK] = network_method(network.for_task(task), task, device)
+
+    out = Path(out)
+    tables: list[pd.DataFrame] = []
+    shown: dict[str, Pictures] = {}
+    for pictures, table in evaluate(data, "test", methods, mask):
+        tables.append(table)
+        shown.setdefault(pictures.task, pictures)
+        say(f"{pictures.task}: {pictures.volume}, {len(pictures.reference)} slices")
+    slices = pd.concat(tables, ignore_index=True)
+    summary = summarise(slices)
+    files = [out / "slices.csv", out / "summary.csv", out / "test.json"]
+    with replace_file(files[0]) as fresh:
+        slices.to_csv(fresh, index=False, float_format="%.6f")
+    with replace_file(files[1]) as fresh:
+        summary.to_csv(fresh, index=False, float_format="%.6f")
+    with replace_file(files[2]) as fresh:
+        about = {
+            "definitions": {name: DEFINITIONS[name] for name in slices["definition"].unique()},
+            "mask": mask.model_dump(mode="json"),
+            "data_hash": data.hash,
+            "layout": bundle.config.network.layout,
+            "l1_wavelet_validation_ssim": tuned,
+            "provenance": bundle.provenance,
+        }
+        fresh.write_text(json.dumps(about, indent=2) + "\n")
+    for task, pictures in shown.items():
+        files.append(out / f"{slug(task)}.png")
+        draw(pictures, files[-1])
+    return TestResult(slices, summary, files)
+
+
+def summarise(slices: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over slices of every metric, a row a task, method and definition."""
+    keys = ["task", "method", "definition"]
+    grouped = slices.groupby(keys, sort=False)
+    counts = grouped.agg(volumes=("volume", "nunique"), slices=("slice", "size"))
+    moments = grouped[["ssim", "psnr", "nrmse"]].agg(["mean", "std"])
+    moments.columns = pd.Index([f"{metric}_{moment}" for metric, moment in moments.columns])
+    table = counts.join(moments).reset_index()
+    table["definition_text"] = table["definition"].map(DEFINITIONS)
+    return table
+
+
+def draw(pictures: Pictures, path: Path) -> None:
+    """A volume's middle slice: the reference and every method above their errors, with SSIM, pSNR and nRMSE (definition ``paper``)."""
+    middle = len(pictures.reference) // 2
+    reference = pictures.reference[middle]
+    names = ["reference", *pictures.images]
+    images = [reference, *(stack[middle] for stack in pictures.images.values())]
+    top = float(np.percentile(reference, 99.5))
+    rows, columns = reference.shape
+    width = 2.6
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(
+            figsize=(width * len(names), 2 * width * rows / columns + 0.9), layout="constrained", facecolor="white"
+        )
+        axes = figure.subplots(2, len(names), squeeze=False)
+        for column, (name, image) in enumerate(zip(names, images, strict=True)):
+            above, below = axes[0, column], axes[1, column]
+            above.imshow(image, cmap="gray", vmin=0, vmax=top)
+            above.set_title(name)
+            if column == 0:
+                below.text(0.5, 0.5, f"error × {ERROR_GAIN}", ha="center", va="center", transform=below.transAxes)
+            else:
+                below.imshow(ERROR_GAIN * np.abs(image - reference), cmap="inferno", vmin=0, vmax=top)
+                one = measure(torch.from_numpy(image)[None], torch.from_numpy(reference)[None])
+                text = f"SSIM {float(one['ssim'][0]):.3f}\npSNR {float(one['psnr'][0]):.2f} dB   nRMSE {float(one['nrmse'][0]):.3f}"
+                below.set_xlabel(text)
+            for axis in (above, below):
+                axis.set_xticks([])
+                axis.set_yticks([])
+                for spine in axis.spines.values():
+                    spine.set_visible(False)
+        figure.suptitle(f"{pictures.task}, {pictures.volume}, slice {middle + 1} of {len(pictures.reference)}")
+        with replace_file(path) as fresh:
+            figure.savefig(fresh, dpi=150, format="png")

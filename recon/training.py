@@ -1,0 +1,294 @@
+"""Training one network, exactly resumable: the paper's section 2.4 as one plain loop.
+
+The loop knows neither trials nor studies; whoever wants to follow or stop it passes ``report``. Which slices and masks an epoch sees
+is a function of (seed, epoch, slice) alone, so a checkpoint needs no sampler state: weights, optimiser, schedule, weighting and torch's
+generator are all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recon.config import TrainConfig
+from recon.data.loading import Batch, Loader
+from recon.data.prepared import PreparedData
+from recon.errors import InputError
+from recon.evaluation import validate
+from recon.files import atomic_write, replace_directory
+from recon.unrolled import UnrolledNetwork
+from recon.weighting import Weighting, make_weighting
+
+CHECKPOINT = "checkpoint.pt"
+CONFIG = "config.json"
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on, such as one whose loss is no longer finite; names the epoch and the step."""
+
+
+@dataclass
+class EpochReport:
+    """What is known after an epoch.
+
+    Attributes:
+        epoch: epochs finished, from 1.
+        metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split (definition
+            ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training; ``seconds`` (since the training began, over all its
+            resumptions), ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    _state: Callable[[], dict[str, Any]] = field(repr=False)
+    _config: TrainConfig = field(repr=False)
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint that ``train(resume=directory)`` continues exactly; the directory appears whole or not at all."""
+        save_checkpoint(directory, self._state(), self._config)
+
+
+def save_checkpoint(directory: Path, state: dict[str, Any], config: TrainConfig) -> None:
+    """Write ``checkpoint.pt`` (tensors and plain values only) and ``config.json``, replacing the directory as a whole."""
+    with replace_directory(directory) as fresh:
+        torch.save(state, fresh / CHECKPOINT)
+        (fresh / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def load_checkpoint(directory: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], TrainConfig]:
+    """Read a checkpoint directory; nothing in it is unpickled (``weights_only``).
+
+    Raises InputError where there is none.
+    """
+    directory = Path(directory)
+    if not (directory / CHECKPOINT).is_file():
+        raise InputError(f"{directory} holds no checkpoint: {CHECKPOINT} is missing")
+    config = TrainConfig.model_validate_json((directory / CONFIG).read_text())
+    state: dict[str, Any] = torch.load(directory / CHECKPOINT, map_location=device, weights_only=True)
+    return state, config
+
+
+def load_network(directory: Path, device: torch.device | str = "cpu") -> tuple[UnrolledNetwork, TrainConfig]:
+    """The network of a checkpoint, in evaluation mode."""
+    state, config = load_checkpoint(directory, device)
+    network = UnrolledNetwork(config.network, config.tasks).to(device)
+    network.load_state_dict(state["network"])
+    return network.eval(), config
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto`` is the first CUDA device where there is one, else the processor."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def complex_l1(prediction: Tensor, target: Tensor, crop: tuple[int, int]) -> Tensor:
+    """Mean absolute error of real and imaginary parts over the centre crop (the loss of the paper's public code).
+
+    Args:
+        prediction: (batch, rows, columns), complex.
+        target: the same shape.
+        crop: rows and columns of the centre region that counts.
+    """
+    difference = centre_crop(prediction, crop) - centre_crop(target, crop)
+    return torch.view_as_real(difference).abs().mean()
+
+
+def centre_crop(image: Tensor, crop: tuple[int, int]) -> Tensor:
+    """The centre ``crop`` = (rows, columns) of the last two axes."""
+    rows, columns = crop
+    top = (image.shape[-2] - rows) // 2
+    left = (image.shape[-1] - columns) // 2
+    return image[..., top : top + rows, left : left + columns]
+
+
+def train(
+    config: TrainConfig,
+    data: PreparedData,
+    *,
+    init: Path | None = None,
+    resume: Path | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    report: Callable[[EpochReport], None] | None = None,
+) -> UnrolledNetwork:
+    """Train one network and return it in evaluation mode.
+
+    Args:
+        config: the training, whole; with the data and ``init`` it determines the result on one kind of device.
+        data: prepared data that hold every task of ``config.tasks``.
+        init: a checkpoint whose weights this training starts from (transfer learning, all layers are fine-tuned); tasks that the
+            checkpoint lacks start from its only task's weights.
+        resume: a checkpoint of this same training; the result is bit for bit that of a training that was not interrupted.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``…
+        workers: processes that read and mask slices beside the training.
+        report: called after each epoch with an EpochReport. What it raises ends the training.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        InputError: data and configuration do not fit together, or ``resume`` is another training's checkpoint.
+    """
+    where = choose_device(device)
+    loader = Loader(data, config, workers=workers, device=where)
+    with seeded(config.seed):
+        network = UnrolledNetwork(config.network, config.tasks).to(where)
+    weighting = make_weighting(config.weighting, config.tasks, loader.slice_counts).to(where)
+    if init is not None and resume is None:
+        start_from(network, init)
+    parameters = [*network.parameters(), *weighting.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
+    schedule = make_schedule(config, optimiser, loader.steps_per_epoch)
+    finished, seconds_before, gpu_before = 0, 0.0, 0.0
+    if resume is not None:
+        state, trained = load_checkpoint(resume, where)
+        if trained != config:
+            raise InputError(f"{resume} is the checkpoint of another training: {_first_difference(trained, config)}")
+        network.load_state_dict(state["network"])
+        weighting.load_state_dict(state["weighting"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        finished, seconds_before, gpu_before = state["epoch"], state["seconds"], state["gpu_seconds"]
+
+    began = time.perf_counter()
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+    for epoch in range(finished + 1, config.epochs + 1):
+        network.train()
+        losses = EpochMeans(config.tasks)
+        for step, batch in enumerate(loader.training_batches(epoch), start=1):
+            prediction = network(batch, batch.task)
+            loss = complex_l1(prediction, batch.target, batch.crop)
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss of {batch.task} is {loss.item()} in epoch {epoch}, step {step}")
+            weighted = weighted_loss(weighting, config.tasks, epoch, batch, loss)
+            optimiser.zero_grad(set_to_none=True)
+            weighted.backward()
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            optimiser.step()
+            schedule.step()
+            losses.add(batch.task, loss, len(batch.slice_ids))
+        weights = weighting.weights(epoch, losses.tensor(where)).detach()
+        weighting.end_epoch(losses.means())
+
+        metrics = validate(network, loader.validation_batches())
+        seconds = seconds_before + time.perf_counter() - began
+        metrics |= {f"loss/{task}": value for task, value in losses.means().items()}
+        metrics["loss"] = sum(losses.means().values()) / len(config.tasks)
+        metrics |= {f"weight/{task}": float(weight) for task, weight in zip(config.tasks, weights, strict=True)}
+        metrics["seconds"] = seconds
+        metrics["gpu_seconds"] = gpu_before + (seconds - seconds_before if where.type == "cuda" else 0.0)
+        metrics["peak_memory_bytes"] = float(peak_memory(where))
+        metrics["parameters"] = float(sum(p.numel() for p in network.parameters()))
+        if report is not None:
+            state_now = {
+                "epoch": epoch,
+                "seconds": metrics["seconds"],
+                "gpu_seconds": metrics["gpu_seconds"],
+                "network": network.state_dict(),
+                "weighting": weighting.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+            }
+            report(EpochReport(epoch, metrics, lambda state=state_now: state, config))  # type: ignore[misc]
+    return network.eval()
+
+
+def weighted_loss(weighting: Weighting, tasks: tuple[str, ...], epoch: int, batch: Batch, loss: Tensor) -> Tensor:
+    """The batch's share of the weighted sum: its task's weight times its loss, and the weighting's own penalty.
+
+    A batch holds one task, so the other tasks' losses do not enter this step.
+    """
+    index = tasks.index(batch.task)
+    losses = torch.zeros(len(tasks), dtype=loss.dtype, device=loss.device).index_fill(
+        0, torch.tensor([index], device=loss.device), 1.0
+    )
+    return weighting.weights(epoch, losses * loss.detach())[index] * loss + weighting.penalty()[index]
+
+
+class EpochMeans:
+    """Running means of the training loss, a task each, weighted by slices."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        self._sums = dict.fromkeys(tasks, 0.0)
+        self._counts = dict.fromkeys(tasks, 0)
+
+    def add(self, task: str, loss: Tensor, slices: int) -> None:
+        """Count a batch's mean loss over that many slices."""
+        self._sums[task] += loss.item() * slices
+        self._counts[task] += slices
+
+    def means(self) -> dict[str, float]:
+        """The mean loss of each task so far."""
+        return {task: total / self._counts[task] for task, total in self._sums.items()}
+
+    def tensor(self, device: torch.device) -> Tensor:
+        """The same as a vector in the tasks' order."""
+        return torch.tensor(list(self.means().values()), device=device)
+
+
+def make_schedule(
+    config: TrainConfig, optimiser: torch.optim.Optimizer, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate's course over all steps of the training; it knows the last epoch from the start."""
+    steps = config.epochs * steps_per_epoch
+    if config.schedule == "one-cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=config.learning_rate, total_steps=steps + 1)
+    if config.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+
+
+def start_from(network: UnrolledNetwork, checkpoint: Path) -> None:
+    """Copy the weights of a trained network into every task's path of this one (transfer learning).
+
+    The checkpoint has the same blocks and U-Net; where it was trained for one task only, that task's path initialises all of ours.
+
+    Raises InputError where the two do not fit.
+    """
+    source, _ = load_network(checkpoint)
+    for task in network.tasks:
+        if task in source.tasks:
+            path = source.for_task(task)
+        elif len(source.tasks) == 1:
+            path = source.for_task(source.tasks[0])
+        else:
+            raise InputError(
+                f"{checkpoint} was trained for {', '.join(source.tasks)}, which does not say what {task} starts from"
+            )
+        network.load_task(task, path)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator inside the block and leave it as it was found."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the device's peak allocation on a GPU, the process's peak resident set on a processor."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS
+
+
+def _first_difference(theirs: TrainConfig, ours: TrainConfig) -> str:
+    a, b = theirs.model_dump(), ours.model_dump()
+    name = next(key for key in a if a[key] != b[key])
+    return f"its {name} is {json.dumps(a[name])}, where {json.dumps(b[name])} is asked for"
