@@ -53,9 +53,7 @@ class Layout:
                 )
             count = int(run[2]) if run[2] else 1
             if not 1 <= count <= 1000:
-                raise InputError(
-                    f"layout {text!r}: the count at character {position + 2} is {run[2]}, not in 1..1000"
-                )
+                raise InputError(f"layout {text!r}: the count at character {position + 2} is {run[2]}, not in 1..1000")
             kinds += run[1] * count
             position = run.end()
         if not kinds:
