@@ -1,0 +1,123 @@
+"""Reads fastMRI's HDF5 layout: ``kspace`` (slices, coils, rows, columns), ``ismrmrd_header`` (XML) and attributes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from ismrmrd import xsd
+from numpy.typing import NDArray
+from xsdata.exceptions import ConverterError, ParserError
+
+from recon.data.readers.raw import RawVolume
+from recon.errors import InputError
+
+FORMAT = "fastmri"
+SUFFIXES = (".h5", ".hdf5")
+
+TASKS = {"CORPD_FBK": "PDw", "CORPDFS_FBK": "PDw-FS"}
+"""fastMRI's knee acquisitions by the names that the literature uses."""
+
+
+def recognises(path: Path) -> bool:
+    """Whether the file is HDF5 with fastMRI's k-space and header in it."""
+    if not h5py.is_hdf5(path):
+        return False
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return "kspace" in file and "ismrmrd_header" in file
+    except OSError:
+        # A truncated file has an intact signature but cannot be opened.
+        return False
+
+
+def read(path: Path) -> RawVolume:
+    """Read the header of a fastMRI file.
+
+    Padding is fastMRI's: left = encoded columns // 2 − centre line, and left + maximum + 1 is the first column of the
+    right padding. The readout oversampling is the ratio of the encoded to the reconstructed field of view. Files of
+    fastMRI's test split carry the ``mask`` of the columns that were kept.
+
+    Raises:
+        InputError: naming the file and the field that is missing or does not fit.
+    """
+    with h5py.File(path, "r", locking=False) as file:
+        kspace = file["kspace"]
+        if not isinstance(kspace, h5py.Dataset) or kspace.ndim != 4 or kspace.dtype.kind != "c":
+            raise InputError(
+                f"{path}: kspace is {getattr(kspace, 'shape', 'a group')} of {getattr(kspace, 'dtype', 'no type')}; "
+                "multi-coil k-space is complex, (slices, coils, rows, columns)"
+            )
+        slices, coils, rows, columns = (int(n) for n in kspace.shape)
+        if 0 in kspace.shape:
+            raise InputError(f"{path}: kspace is empty, its shape is {kspace.shape}")
+        document = file["ismrmrd_header"][()]
+        attributes = dict(file.attrs)
+        mask = np.asarray(file["mask"]).astype(bool).reshape(-1) if "mask" in file else None
+    encoding = _encoding(path, document)
+    pad_left, pad_right = _padding(path, encoding, columns)
+    recon = encoding.reconSpace.matrixSize
+    image_rows = min(rows, _image_rows(encoding, rows))
+    if mask is not None and mask.size != columns:
+        raise InputError(f"{path}: mask has {mask.size} columns, k-space has {columns}")
+    acquisition = _text(attributes.get("acquisition")) or "unnamed"
+
+    def load(position: int) -> NDArray[np.complex64]:
+        with h5py.File(path, "r", locking=False) as file:
+            return np.asarray(file["kspace"][position], np.complex64)
+
+    return RawVolume(
+        path=path,
+        format=FORMAT,
+        acquisition=acquisition,
+        task=TASKS.get(acquisition, acquisition),
+        # A file without a patient is a patient of its own.
+        patient=_text(attributes.get("patient_id")) or path.stem,
+        slices=slices,
+        coils=coils,
+        rows=rows,
+        columns=columns,
+        image_rows=image_rows,
+        pad_left=pad_left,
+        pad_right=pad_right,
+        crop=(min(recon.x, image_rows), min(recon.y, columns)),
+        mask=mask,
+        load=load,
+    )
+
+
+def _encoding(path: Path, document: Any) -> xsd.encodingType:
+    try:
+        header = xsd.CreateFromDocument(document)
+    except (ParserError, ConverterError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: ismrmrd_header is not an ISMRMRD header ({error})") from error
+    if not header.encoding:
+        raise InputError(f"{path}: ismrmrd_header has no encoding; one is needed for matrix size and padding")
+    return header.encoding[0]
+
+
+def _padding(path: Path, encoding: xsd.encodingType, columns: int) -> tuple[int, int]:
+    limits = encoding.encodingLimits.kspace_encoding_step_1
+    if limits is None:
+        return 0, 0
+    left = encoding.encodedSpace.matrixSize.y // 2 - limits.center
+    acquired = limits.maximum + 1
+    if left < 0 or left + acquired > columns:
+        raise InputError(
+            f"{path}: ismrmrd_header puts lines {left} to {left + acquired} into k-space of {columns} columns; "
+            "kspace_encoding_step_1 and encodedSpace do not fit"
+        )
+    return left, columns - left - acquired
+
+
+def _image_rows(encoding: xsd.encodingType, rows: int) -> int:
+    encoded, recon = encoding.encodedSpace, encoding.reconSpace
+    if encoded.fieldOfView_mm.x > 0 and recon.fieldOfView_mm.x > 0:
+        return round(rows * recon.fieldOfView_mm.x / encoded.fieldOfView_mm.x)
+    return round(rows * recon.matrixSize.x / encoded.matrixSize.x)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else "" if value is None else str(value)
