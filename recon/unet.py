@@ -1,0 +1,148 @@
+"""The U-Net that regularises an unrolled block, as an encoder and a decoder that can be shared or owned separately.
+
+Layer for layer and parameter for parameter it is fastMRI's ``NormUnet`` (Sriram et al. 2020, arXiv:2004.06688): its
+weights fit, its output is equal. What differs is speed: instance norm is written as a group norm of one channel a
+group, and pooling as two additions, which PyTorch computes several times faster on a processor. Who shares what with
+whom is left to ``recon.unrolled``.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MULTIPLE = 16
+"""Images are padded with zeros to a multiple of this, whatever the number of poolings (as in fastMRI)."""
+
+SLOPE = 0.2
+"""Of the leaky ReLU (as in fastMRI)."""
+
+
+def norm_relu(x: Tensor) -> Tensor:
+    """Instance norm (no parameters, eps 1e-5), then leaky ReLU: (batch, channels, rows, columns) → the same."""
+    return F.leaky_relu(F.group_norm(x, x.shape[1]), SLOPE, inplace=True)
+
+
+class ConvBlock(nn.Module):
+    """Twice: 3×3 convolution without bias, instance norm, leaky ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)
+        self.second = nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels_in, rows, columns) → (batch, channels_out, rows, columns)."""
+        return norm_relu(self.second(norm_relu(self.first(x).contiguous())))
+
+
+class Encoder(nn.Module):
+    """The contracting half of a U-Net, with its bottom block.
+
+    Args:
+        channels: of the first level; each further level has twice as many.
+        pools: how often the image is halved.
+        channels_in: of the input; 2 = real and imaginary part.
+    """
+
+    def __init__(self, channels: int, pools: int, channels_in: int = 2) -> None:
+        super().__init__()
+        widths = [channels * 2**level for level in range(pools + 1)]
+        self.levels = nn.ModuleList(ConvBlock(a, b) for a, b in zip([channels_in, *widths[:-1]], widths, strict=True))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(batch, channels_in, rows, columns) → the output of every level, finest first, the bottom last."""
+        outputs: list[Tensor] = []
+        for level in self.levels:
+            outputs.append(level(halve(outputs[-1]) if outputs else x))
+        return outputs
+
+
+class Decoder(nn.Module):
+    """The expanding half of a U-Net.
+
+    Args:
+        channels, pools: those of the encoder.
+        channels_out: of the output; 2 = real and imaginary part.
+        zero_init: start the last convolution at zero, weights and bias.
+    """
+
+    def __init__(self, channels: int, pools: int, channels_out: int = 2, zero_init: bool = False) -> None:
+        super().__init__()
+        widths = [channels * 2**level for level in reversed(range(pools))]
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, kernel_size=2, stride=2, bias=False) for w in widths)
+        self.levels = nn.ModuleList(ConvBlock(2 * w, w) for w in widths)
+        self.last = nn.Conv2d(channels, channels_out, kernel_size=1)
+        if zero_init:
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # Conv2d has a bias unless told otherwise
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        """What the encoder gave → (batch, channels_out, rows, columns)."""
+        *skips, x = outputs
+        for up, level, skip in zip(self.ups, self.levels, reversed(skips), strict=True):
+            x = norm_relu(up(x))
+            missing = (0, skip.shape[-1] - x.shape[-1], 0, skip.shape[-2] - x.shape[-2])
+            if any(missing):  # an odd size lost its last row or column in pooling
+                x = F.pad(x, missing, "reflect")
+            x = level(torch.cat([x, skip], dim=1))
+        return self.last(x)
+
+
+def regularise(encoder: nn.Module, decoder: nn.Module, x: Tensor) -> Tensor:
+    """The U-Net of these two halves on a complex image, normalised per sample: (batch, rows, columns) → the same.
+
+    Real and imaginary part are each brought to zero mean and unit standard deviation over the image, and their mean and
+    deviation restored afterwards (fastMRI's ``NormUnet``). A part that is constant, such as an empty slice, has no
+    deviation: it passes through as it is, with a gradient of zero through the U-Net, where fastMRI's would be NaN.
+    """
+    planes = torch.view_as_real(x)  # (batch, rows, columns, 2)
+    std, mean = torch.std_mean(planes, dim=(1, 2), keepdim=True)
+    normalised = (planes - mean) / torch.where(std > 0, std, 1)
+    rows, columns = x.shape[-2:]
+    top, left = (-rows % MULTIPLE) // 2, (-columns % MULTIPLE) // 2
+    margins = (left, -columns % MULTIPLE - left, top, -rows % MULTIPLE - top)
+    image = normalised.permute(0, 3, 1, 2)
+    if any(margins):
+        image = F.pad(image, margins)
+    image = decoder(encoder(image))
+    if any(margins):
+        image = image[..., top : top + rows, left : left + columns]
+    return torch.view_as_complex((image.permute(0, 2, 3, 1) * std + mean).contiguous())
+
+
+class UNet(nn.Module):
+    """An encoder and a decoder as one network on complex images, normalised per sample."""
+
+    def __init__(self, channels: int, pools: int, zero_init: bool = False) -> None:
+        super().__init__()
+        self.encoder = Encoder(channels, pools)
+        self.decoder = Decoder(channels, pools, zero_init=zero_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, rows, columns) complex → the same."""
+        return regularise(self.encoder, self.decoder, x)
+
+
+def halve(x: Tensor) -> Tensor:
+    """Average over 2×2 pixels, without an odd last row or column: (…, rows, columns) → (…, rows // 2, columns // 2)."""
+    if x.is_cuda:
+        return F.avg_pool2d(x, 2)  # one kernel there, but slow on a processor
+    result: Tensor = _Halve.apply(x)
+    return result
+
+
+class _Halve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape = x.shape
+        rows, columns = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
+        pairs = x[..., 0:rows:2, :columns] + x[..., 1:rows:2, :columns]
+        return pairs[..., 0::2].add(pairs[..., 1::2]).mul_(0.25)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        spread = F.interpolate(grad * 0.25, scale_factor=2, mode="nearest")
+        rows, columns = ctx.shape[-2] - spread.shape[-2], ctx.shape[-1] - spread.shape[-1]
+        return F.pad(spread, (0, columns, 0, rows)) if rows or columns else spread

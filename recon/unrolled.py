@@ -1,0 +1,145 @@
+"""The unrolled network: gradient steps on the data, each with a U-Net, shared between tasks as a layout says.
+
+One block is that of fastMRI's end-to-end variational network (Sriram et al. 2020) and of Liu et al. 2021, eq. 1:
+
+    k ← k − η M(k − k₀) − F s U(Σ s̄ F⁻¹k)
+
+with M the mask, s the maps, U the U-Net. Instead of the k-space of every coil we carry two images, x = Σ s̄ F⁻¹k and
+v = Σ s̄ F⁻¹M(k − k₀), the gradient of the data term. With r = U(x), the same block reads
+
+    x ← x − η v − Σ|s|² r,        v ← (1 − η) v − AᴴA r,        x₀ = Aᴴk₀, v₀ = 0,
+
+which is equal in exact arithmetic, costs one pair of FFTs a block, and keeps nothing of the coils' size for the
+gradient.
+
+Losses and training are left to ``recon.training``, operators to ``recon.operators``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from recon.config import NetworkConfig
+from recon.errors import InputError
+from recon.layout import Layout
+from recon.operators import Cartesian, ColumnSense, Sense
+from recon.unet import Decoder, Encoder, regularise
+
+if TYPE_CHECKING:
+    from recon.data.loading import Batch
+
+
+class Block(nn.Module):
+    """One unrolled iteration: η and a U-Net, in one copy for all tasks or in a copy for each.
+
+    Args:
+        kind: ``I``: encoder, decoder and η shared; ``Y``: a decoder a task, the rest shared; ``V``: everything a task's
+            own.
+        tasks: how many tasks there are.
+        config: channels and poolings of the U-Net, and how it starts.
+
+    Attributes:
+        encoders, decoders, etas: one entry where shared, else one for each task. η starts at 1.
+    """
+
+    def __init__(self, kind: str, tasks: int, config: NetworkConfig) -> None:
+        super().__init__()
+        encoders = tasks if kind == "V" else 1
+        decoders = tasks if kind in "YV" else 1
+        self.encoders = nn.ModuleList(Encoder(config.channels, config.pools) for _ in range(encoders))
+        self.decoders = nn.ModuleList(
+            Decoder(config.channels, config.pools, zero_init=config.zero_init) for _ in range(decoders)
+        )
+        self.etas = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(encoders))
+
+    def path(self, task: int) -> tuple[nn.Module, nn.Module, nn.Parameter]:
+        """The encoder, the decoder and the η that a task uses."""
+        return _own(self.encoders, task), _own(self.decoders, task), _own(self.etas, task)
+
+    def forward(self, x: Tensor, v: Tensor, operator: Cartesian, task: int) -> tuple[Tensor, Tensor]:
+        """One step of the recursion above: x and v, each (batch, rows, columns), of the task with this number."""
+        encoder, decoder, eta = self.path(task)
+        r = regularise(encoder, decoder, x)
+        return x - eta * v - operator.coverage * r, (1 - eta) * v - operator.normal(r)
+
+
+class UnrolledNetwork(nn.Module):
+    """Unrolled blocks in the order of a layout, for any number of tasks.
+
+    Args:
+        config: layout and U-Net.
+        tasks: their names; the order is that of the private parts.
+
+    Attributes:
+        config, tasks: as given.
+        layout: that of the configuration.
+        blocks: one ``Block`` for each letter of the layout.
+    """
+
+    def __init__(self, config: NetworkConfig, tasks: Sequence[str]) -> None:
+        super().__init__()
+        if not tasks or len(set(tasks)) != len(tasks):
+            raise InputError(f"a network needs at least one task, each named once; found {list(tasks)}")
+        self.config = config
+        self.tasks = tuple(tasks)
+        self.layout = Layout.parse(config.layout)
+        self.blocks = nn.ModuleList(Block(kind, len(self.tasks), config) for kind in self.layout.kinds)
+
+    def forward(self, batch: Batch, task: str) -> Tensor:
+        """Reconstruct a batch: the SENSE-combined image, (batch, rows, columns), complex.
+
+        Raises InputError where the network does not know the task.
+        """
+        number = self._number(task)
+        # A mask of one row keeps whole columns: then the batch is in hybrid space.
+        operator = (ColumnSense if batch.mask.shape[-2] == 1 else Sense)(batch.maps, batch.mask)
+        x = operator.adjoint(batch.kspace)
+        v = torch.zeros_like(x)
+        for block in self.blocks:
+            x, v = block(x, v, operator, number)
+        return x
+
+    def for_task(self, task: str) -> UnrolledNetwork:
+        """The path that one task uses, as a network of that task alone (layout all I: a single-task network).
+
+        It shares its parameters with this one; copy it to train it separately.
+        """
+        number = self._number(task)
+        layout = f"I{len(self.blocks)}"
+        with torch.device("meta"):
+            network = UnrolledNetwork(self.config.model_copy(update={"layout": layout}), [task])
+        for view, block in zip(network.blocks, self.blocks, strict=True):
+            assert isinstance(view, Block)
+            assert isinstance(block, Block)
+            view.encoders[0], view.decoders[0], view.etas[0] = block.path(number)
+        return network.train(self.training)
+
+    def load_task(self, task: str, network: UnrolledNetwork) -> None:
+        """Copy a single-task network's weights into the path of ``task``; what is shared changes for every task.
+
+        Raises InputError where the two differ in blocks, channels or poolings.
+        """
+        mine = self.for_task(task)
+        if len(network.tasks) != 1 or network._describe() != mine._describe():
+            raise InputError(
+                f"the weights are those of {network._describe()} for {', '.join(network.tasks)}, "
+                f"where {mine._describe()} for one task is wanted"
+            )
+        mine.load_state_dict(network.state_dict())
+
+    def _describe(self) -> str:
+        return f"{len(self.blocks)} blocks with {self.config.channels} channels and {self.config.pools} poolings"
+
+    def _number(self, task: str) -> int:
+        if task not in self.tasks:
+            raise InputError(f"the network knows the tasks {', '.join(self.tasks)}; found {task!r}")
+        return self.tasks.index(task)
+
+
+def _own(copies: nn.ModuleList | nn.ParameterList, task: int) -> Any:
+    """A task's own copy, or the only one."""
+    return copies[task if len(copies) > 1 else 0]
