@@ -1,95 +1,48 @@
 """A subject's leg: which share of every place in a scan is which tissue.
 
-Bones, cartilage and (where labelled) menisci come from a real knee (`atlas`), moved, scaled, mirrored and bent at
-random; everything else is drawn around them here: skin, subcutaneous fat with septa, fascia and muscles, tendons and
-ligaments, capsule, joint fluid, vessels and nerve, cortical bone, marrow with its trabeculae, and lesions.
+Bones and cartilage (and menisci where labelled) come from a real knee (`atlas`), moved, scaled, mirrored and bent at
+random. Here the rest is drawn around them (`soft_tissue` has the shapes): skin, subcutaneous fat with its septa, fascia
+and muscles, tendons and ligaments, capsule, joint fluid, vessels and nerves, the cortical rim, marrow with its
+trabeculae, and lesions.
 
 Leaves to others: what signal a tissue gives (`contrast`).
 
 Anatomical coordinates are the atlas's: (x, y, z) in mm from the middle of the joint line, anterior→posterior,
-superior→inferior, medial→lateral. The shapes of what the labels lack are drawn by hand in these coordinates after
-ordinary anatomy; they are plausible, not measured.
+superior→inferior, medial→lateral.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
-from recon.simulate.atlas import Atlas, Field, atlas
+from recon.simulate import soft_tissue
+from recon.simulate.atlas import Atlas, Field, Place, atlas
 from recon.simulate.contrast import TISSUES
 from recon.simulate.geometry import SUPERSAMPLING, Geometry
-from recon.simulate.texture import Noise, inside, sheet
+from recon.simulate.texture import Noise, inside, sheet, window
 
 Float = NDArray[np.float32]
 
 TISSUE_INDEX = {name: index for index, name in enumerate(TISSUES)}
+CHUNK = 32768
+"""Places that are drawn at a time: few enough to stay in the processor's cache."""
+KNOT_MM = 28.0
+BEND_MM = 2.4
+"""The elastic deformation: distance of its knots, and deviation of their displacement."""
 
 
-def _profile(y: Float, knots: list[tuple[float, ...]], column: int) -> Float:
-    """Smooth interpolation along y of one column of knots (y, value, …), flat beyond the ends."""
-    table = np.array(knots)
-    fine = np.linspace(table[0, 0], table[-1, 0], 200)
-    values = gaussian_filter(np.interp(fine, table[:, 0], table[:, column]), 8, mode="nearest")
-    return np.interp(y, fine, values).astype(np.float32)
-
-
-OUTLINE: list[tuple[float, ...]] = [
-    # y, centre x, centre z, half depth, half width
-    (-105, -10, 2, 72, 70),
-    (-45, -13, 1, 62, 61),
-    (0, -13, 0, 58, 57),
-    (35, -6, 0, 54, 54),
-    (105, 3, 1, 60, 57),
-]
-
-MUSCLES: dict[str, list[tuple[float, ...]]] = {
-    # y, centre x, centre z, half depth, half width (before scaling by the knee's size)
-    "vastus medialis": [(-110, -22, -36, 34, 26), (-60, -22, -38, 28, 20), (-25, -22, -43, 18, 10), (-8, -22, -44, 4, 2)],
-    "vastus lateralis": [(-110, -18, 36, 36, 26), (-60, -20, 38, 28, 17), (-40, -22, 43, 18, 9), (-22, -24, 45, 4, 2)],
-    "vastus intermedius": [(-110, -46, 2, 20, 24), (-70, -46, 2, 12, 18), (-58, -46, 2, 3, 3)],
-    "biceps femoris": [(-110, 34, 28, 24, 20), (-60, 34, 32, 18, 13), (-15, 28, 42, 11, 7), (16, 24, 44, 3, 2)],
-    "semimembranosus": [(-110, 34, -18, 22, 18), (-60, 36, -22, 17, 14), (-15, 34, -34, 11, 9), (10, 28, -38, 3, 2)],
-    "semitendinosus": [(-110, 54, -8, 10, 14), (-50, 54, -18, 7, 8), (0, 42, -40, 3, 3), (30, 24, -44, 2, 2)],
-    "sartorius": [(-110, 14, -50, 18, 11), (-50, 20, -48, 14, 7), (10, 22, -46, 10, 4), (45, 4, -42, 4, 2)],
-    "gastrocnemius, medial": [(-34, 36, -20, 2, 3), (-18, 38, -21, 9, 10), (20, 40, -25, 15, 16), (105, 44, -26, 24, 28)],
-    "gastrocnemius, lateral": [(-30, 36, 20, 2, 3), (-14, 37, 21, 8, 9), (20, 40, 23, 13, 14), (105, 44, 26, 22, 26)],
-    "soleus": [(22, 30, 14, 3, 5), (45, 30, 4, 9, 22), (105, 32, 2, 14, 36)],
-    "popliteus": [(2, 28, 12, 2, 2), (18, 27, 2, 6, 14), (48, 20, -12, 8, 16), (66, 16, -18, 2, 3)],
-    "tibialis anterior": [(12, -12, 34, 2, 2), (30, -10, 34, 14, 9), (105, -8, 30, 28, 22)],
-    "peroneus": [(24, 14, 44, 2, 2), (45, 14, 43, 9, 8), (105, 14, 42, 14, 12)],
-}
-
-
-def tube(points: Float, path: list[tuple[float, float, float]], squeeze: tuple[float, float, float] = (1, 1, 1)) -> Float:
-    """Distance in mm from points (3, n) to a polyline, in a metric that stretches x, y, z by `squeeze`."""
-    metric = np.array(squeeze, np.float32)
-    scaled = points * metric[:, None]
-    best = np.full(points.shape[1], np.inf, np.float32)
-    for start, end in zip(path[:-1], path[1:], strict=True):
-        a = np.array(start, np.float32) * metric
-        direction = np.array(end, np.float32) * metric - a
-        along = np.clip(direction @ (scaled - a[:, None]) / (direction @ direction), 0, 1)
-        offset = scaled - a[:, None] - direction[:, None] * along
-        np.minimum(best, np.einsum("ij,ij->j", offset, offset), out=best)
-    return np.sqrt(best)
-
-
-@dataclass
 class Canvas:
-    """Tissue shares of n places, painted from the front to the back: what is painted later shows where room is left."""
+    """Tissue shares of n places, painted from the front to the back: later paint shows where room is left."""
 
-    places: int
-    shares: Float = field(init=False)
-    left: Float = field(init=False)
+    def __init__(self, places: int) -> None:
+        self.shares = np.zeros((len(TISSUES), places), np.float32)
+        self.left = np.ones(places, np.float32)
 
-    def __post_init__(self) -> None:
-        self.shares = np.zeros((len(TISSUES), self.places), np.float32)
-        self.left = np.ones(self.places, np.float32)
-
-    def paint(self, cover: Float, **mixture: float | Float) -> None:
+    def paint(self, cover: Float | float, **mixture: float | Float) -> None:
         """Cover a share of what is left with a mixture of tissues, whose parts sum to one."""
         taken = self.left * cover
         for name, part in mixture.items():
@@ -97,47 +50,95 @@ class Canvas:
         self.left -= taken
 
 
+@dataclass
+class Places:
+    """Places to draw, with all that the drawing looks at; every array's last axis runs over them.
+
+    points: (3, n), in mm; soft: the same divided by the knee's size, in which soft tissue is laid out; skin: mm below
+    the surface are negative; bone: mm inside a bone, negative outside; femur … capsule: distances in mm; broad, middle,
+    fine and streaks: noise of falling scale, the last drawn out along the leg; grain: texture of single pixels.
+    """
+
+    points: Float
+    soft: Float
+    skin: Float
+    bone: Float
+    cartilage: Float
+    meniscus: Float
+    femur: Float
+    tibia: Float
+    to_cartilage: Float
+    capsule: Float
+    broad: Float
+    middle: Float
+    fine: Float
+    grain: Float
+    step: float
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A lesion's place and radius in mm."""
+
+    centre: Place
+    radius: float
+
+    def within(self, points: Float, noise: Float, soft: float) -> Float:
+        """One in the middle, zero outside, with an uneven border `soft` mm wide."""
+        away = np.sqrt(sum((points[axis] - np.float32(self.centre[axis])) ** 2 for axis in range(3)))
+        return np.clip((np.float32(self.radius) + 0.25 * np.float32(self.radius) * noise - away) / soft, 0, 1)
+
+
 class Subject:
-    """One simulated person: a knee, and every random choice made of it. The same seed words give the same leg."""
+    """One simulated person: a knee, and every random choice made of it. The same seed gives the same leg."""
 
     def __init__(self, knee: str, seed: np.random.SeedSequence, coarse: bool) -> None:
         rng = np.random.default_rng(seed)
         self.knee = knee
         self.atlas: Atlas = atlas(knee, coarse)
         self.side = "left" if rng.random() < 0.5 else "right"
-        self.scale = rng.uniform(0.92, 1.06) * rng.uniform(0.97, 1.03, 3) / self.atlas.size**0.5
+        # Half of the knees' own difference in size is kept.
+        self.scale = rng.uniform(0.93, 1.06) * rng.uniform(0.96, 1.04, 3) / self.atlas.size**0.5
         self.angles = np.deg2rad(rng.uniform(-6, 6, 3))
         self.shift = rng.uniform([-4, -9, -5], [4, 9, 5])
-        self.fat_mm = rng.uniform(5, 13)
-        self.girth = rng.uniform(0.94, 1.05)
-        self.marbling = rng.uniform(0.01, 0.10)
-        self.red_marrow = rng.uniform(-1.2, 0.6)
-        self.effusion = float(np.clip(rng.normal(0.25, 0.45), 0, 1.4))
-        self.oedema = [self._lesion(rng) for _ in range(rng.choice([0, 1, 2, 3], p=[0.35, 0.3, 0.2, 0.15]))]
-        self.broad = Noise(rng, 6, 34.0)
-        self.middle = Noise(rng, 6, 9.0)
-        self.fine = Noise(rng, 4, 2.2)
-        self._bend = rng.standard_normal((3, 9, 10, 9)).astype(np.float32)
+        self.fat_mm = rng.uniform(4.5, 12)
+        self.girth = rng.uniform(0.95, 1.05)
+        self.marbling = rng.uniform(0.0, 0.07)
+        self.red_marrow = rng.uniform(-1.6, 0.4)
+        self.physis = rng.uniform(0.0, 0.8)
+        self.effusion = float(np.clip(rng.normal(0.3, 0.4), 0.05, 1.3))
+        self.softening = rng.uniform(-2.2, -0.6)
+        self.mucoid = rng.uniform(0.0, 0.35)
+        self.torn = [(rng.random() < 0.2, rng.uniform(-0.6, 0.6), rng.uniform(-3, 3)) for _ in range(2)]
+        self.cyst = rng.random() < 0.35
+        self.swollen = rng.random() < 0.3
+        self.oedema = [self._below_joint(rng, 6, 13) for _ in range(rng.choice(4, p=[0.35, 0.3, 0.2, 0.15]))]
+        self.bone_cysts = [self._below_joint(rng, 1.5, 3.5) for _ in range(rng.choice(3, p=[0.6, 0.25, 0.15]))]
+        self.spread = np.exp(0.06 * rng.standard_normal((2, len(TISSUES)))).astype(np.float32)
+        """Factors on the water and fat signal of each tissue: people differ."""
+        self._broad = Noise(rng, 6, 34.0)
+        self._middle = Noise(rng, 6, 9.0)
+        self._fine = Noise(rng, 4, 2.4)
+        self._bend = rng.standard_normal((3, 9, 10, 9))
+        self._vessels = soft_tissue.vessels(rng)
 
-    def _lesion(self, rng: np.random.Generator) -> tuple[float, float, float, float]:
-        """Centre (x, y, z) and radius in mm of a marrow oedema under the joint surfaces."""
+    @staticmethod
+    def _below_joint(rng: np.random.Generator, smallest: float, largest: float) -> Blob:
+        """A place for a lesion under the joint's surfaces."""
         above = rng.random() < 0.5
-        y = rng.uniform(-28, -6) if above else rng.uniform(4, 18)
-        return rng.uniform(-15, 20), y, rng.choice([-1, 1]) * rng.uniform(8, 34), rng.uniform(6, 13)
+        y = rng.uniform(-26, -8) if above else rng.uniform(4, 16)
+        return Blob((rng.uniform(-15, 18), y, rng.choice([-1, 1]) * rng.uniform(10, 34)), rng.uniform(smallest, largest))
 
     @cached_property
     def _displacement(self) -> Field:
-        """The elastic part of the deformation: cubic splines over knots 28 mm apart, a few mm strong."""
-        values = zoom(self._bend, (1, 4, 4, 4), order=3, mode="reflect")
-        import torch
+        """The elastic part of the deformation in mm: cubic splines through random displacements of the knots."""
+        values = np.stack([zoom(axis, 4, order=3, mode="reflect") for axis in BEND_MM * self._bend])
+        steps = KNOT_MM * (self._bend.shape[1] - 1) / (values.shape[1] - 1)
+        x, y, z = (-(n - 1) / 2 * KNOT_MM for n in self._bend.shape[1:])
+        return Field(torch.from_numpy(values.astype(np.float32)), (x, y, z), steps)
 
-        return Field(torch.from_numpy(np.ascontiguousarray(2.2 * values)), (-112.0, -126.0, -112.0), 6.5)
-
-    def _to_atlas(self, points: Float) -> Float:
-        """Scanner coordinates (3, n) to the atlas's: mirrored, turned, scaled and bent."""
-        moved = points - self.shift.astype(np.float32)[:, None]
-        if self.side == "left":
-            moved = moved * np.array([1, 1, -1], np.float32)[:, None]
+    @cached_property
+    def _rotation(self) -> NDArray[np.float64]:
         turn = np.eye(3)
         for axis, angle in enumerate(self.angles):
             first, second = (axis + 1) % 3, (axis + 2) % 3
@@ -145,7 +146,16 @@ class Subject:
             step[first, first] = step[second, second] = np.cos(angle)
             step[first, second], step[second, first] = -np.sin(angle), np.sin(angle)
             turn = step @ turn
-        moved = (turn / self.scale[:, None]).astype(np.float32) @ moved
+        return turn
+
+    def to_anatomy(self, points: Float) -> Float:
+        """Scanner coordinates (3, n) in mm to anatomical ones: mirrored, turned, scaled and bent."""
+        moved = points - self.shift.astype(np.float32)[:, None]
+        if self.side == "left":
+            moved[2] *= -1
+        matrix = (self._rotation / self.scale[:, None]).astype(np.float32)
+        x, y, z = moved
+        moved = np.stack([row[0] * x + row[1] * y + row[2] * z for row in matrix])
         return moved + self._displacement(moved)
 
     def fractions(self, geometry: Geometry, index: int, rng: np.random.Generator) -> Float:
@@ -156,104 +166,177 @@ class Subject:
         x, y, z = geometry.axes(index)
         step = geometry.pixel_mm / SUPERSAMPLING
         total = np.zeros((len(TISSUES), len(y) * len(z)), np.float32)
-        grain = self._grain((len(y), len(z)), step, rng)
+        grain = _grain((len(y), len(z)), step, rng)
         plane = np.empty((3, len(y), len(z)), np.float32)
         plane[1], plane[2] = y[:, None], z[None, :]
+        # A surface that lies aslant in the slice moves between the parts; a wider edge hides their steps.
+        width = max(step, 0.45 * geometry.thickness_mm / len(x))
         for position in x:
             plane[0] = position
-            points = self._to_atlas(plane.reshape(3, -1))
-            far = self.atlas.far(points)
-            skin = self._outline(points, far)
-            here = np.flatnonzero(skin < step)
-            canvas = self._draw(points[:, here], far[:, here], skin[here], grain[:, here], step)
-            total[:, here] += canvas.shares / np.float32(len(x))
+            everywhere = plane.reshape(3, -1)
+            near_leg = np.flatnonzero(self._may_be_leg(everywhere))
+            for start in range(0, len(near_leg), CHUNK):
+                here = near_leg[start : start + CHUNK]
+                points = self.to_anatomy(everywhere[:, here])
+                far = self.atlas.far(points)
+                skin = soft_tissue.outline(points / np.float32(self.atlas.size), far, self.girth, self.fat_mm)
+                leg = skin < step
+                here, points, far, skin = here[leg], points[:, leg], far[:, leg], skin[leg]
+                if len(here):
+                    total[:, here] += self._draw(points, far, skin, grain[:, here], width)
+        total /= np.float32(len(x))
         return total.reshape(len(TISSUES), len(y), len(z))
 
-    @staticmethod
-    def _grain(shape: tuple[int, int], step: float, rng: np.random.Generator) -> Float:
-        """Fine texture of unit variance (2, pixels): trabeculae (0.5 by 0.25 mm) and specks (0.35 mm)."""
-        white = rng.standard_normal((2, *shape), np.float32)
-        trabeculae = gaussian_filter(white[0], [0.5 / step, 0.25 / step])
-        specks = gaussian_filter(white[1], 0.35 / step)
-        return np.stack([t.ravel() / t.std() for t in (trabeculae, specks)])
+    def _may_be_leg(self, points: Float) -> NDArray[np.bool_]:
+        """A generous guess that spares the work on air."""
+        return np.hypot(points[0], points[2]) < 92
 
-    def _outline(self, points: Float, far: Float) -> Float:
-        """Distance to the skin's outer surface in mm, negative inside: a tube of the leg's shape around all bones."""
-        x, y, z = points / np.float32(self.atlas.size)
-        depth = self.girth * _profile(y, OUTLINE, 3)
-        width = self.girth * _profile(y, OUTLINE, 4)
-        u = (x - _profile(y, OUTLINE, 1)) / depth
-        w = (z - _profile(y, OUTLINE, 2)) / width
-        radius = (np.abs(u) ** 2.3 + np.abs(w) ** 2.3) ** np.float32(1 / 2.3)
-        leg = (radius - 1) * np.minimum(depth, width)
-        bones = np.min(far[:4], axis=0) - (4 + 0.4 * self.fat_mm)
-        # Smooth union of the two, 8 mm wide.
-        blend = np.clip(0.5 + (bones - leg) / 16, 0, 1)
-        return bones * (1 - blend) + leg * blend - 8 * blend * (1 - blend)
-
-    def _draw(self, points: Float, far: Float, skin: Float, grain: Float, step: float) -> Canvas:
-        """Tissues at points (3, n) in atlas coordinates."""
-        depth, cartilage, meniscus = self.atlas.near(points)
+    def _draw(self, points: Float, far: Float, skin: Float, grain: Float, step: float) -> Float:
+        """Tissue shares (tissues, n) at points (3, n) in anatomical coordinates."""
+        bone, cartilage, meniscus = self.atlas.near(points)
         femur, tibia, patella, fibula, to_cartilage, capsule = far
-        bone_distance = np.min(far[:4], axis=0)
-        depth = np.where(np.abs(depth) < 2.2, depth, np.where(depth > 0, np.maximum(-bone_distance, 2.2), -2.5))
-        broad, middle, fine = self.broad(points), self.middle(points), self.fine(points)
-        canvas = Canvas(points.shape[1])
-        paint = canvas.paint
-        soft = points / np.float32(self.atlas.size)
+        deep = np.minimum(np.minimum(femur, tibia), np.minimum(patella, fibula))
+        bone = np.where(bone > 2.2, np.maximum(-deep, 2.2), np.where(bone < -2.2, np.minimum(-deep, -2.2), bone))
+        places = Places(
+            points=points,
+            soft=points / np.float32(self.atlas.size),
+            skin=skin,
+            bone=bone,
+            cartilage=cartilage,
+            meniscus=meniscus,
+            femur=femur,
+            tibia=tibia,
+            to_cartilage=to_cartilage,
+            capsule=capsule,
+            broad=self._broad(points),
+            middle=self._middle(points),
+            fine=self._fine(points),
+            grain=grain,
+            step=step,
+        )
+        canvas = Canvas(len(skin))
+        canvas.left *= inside(skin, step)  # outside there is air
+        canvas.paint(sheet(skin + 0.7, 1.4, step), skin=1.0)
+        self._bones(canvas, places)
+        self._cartilage(canvas, places)
+        self._menisci(canvas, places)
+        self._ligaments(canvas, places)
+        self._joint(canvas, places)
+        self._around(canvas, places)
+        return canvas.shares
 
-        # Outside the leg there is air: nothing.
-        canvas.left *= inside(skin, step)
-        paint(inside(-(skin + 1.6), step), skin=1.0)
-        self._bones(canvas, points, depth, broad, middle, fine, grain, step)
-        cover = np.clip(0.5 + (cartilage - 0.5) / (0.66 * step), 0, 1)
-        paint(cover, cartilage=1.0)
-        paint(np.clip(0.5 + (meniscus - 0.5) / (0.66 * step), 0, 1), meniscus=1.0)
-        within = inside(capsule, step)
-        film = 0.5 + self.effusion * np.maximum(0, 1.5 + 1.5 * broad[0])
-        paint(within * inside(to_cartilage - film, step), fluid=1.0)
-        paint(within, fat=1.0)
-        self._muscles(canvas, soft, skin, broad, middle, fine, step)
-        paint(np.ones_like(skin), fat=1.0)
-        return canvas
+    def _bones(self, canvas: Canvas, p: Places) -> None:
+        """Cortical rim, thin under the joint and thick along the shafts; marrow, its trabeculae and lesions."""
+        y = p.points[1]
+        cover = inside(-p.bone, p.step)
+        shaft = np.clip((np.abs(y + 4) - 32) / 45, 0, 1)
+        rim = 0.75 + 2.4 * shaft + 0.15 * p.middle[0]
+        canvas.paint(cover * inside(p.bone - rim, p.step), cortex=0.92, marrow=0.08)
 
-    def _bones(
-        self, canvas: Canvas, points: Float, depth: Float, broad: Float, middle: Float, fine: Float, grain: Float, step: float
-    ) -> None:
-        y = points[1]
-        bone = inside(-depth, step)
-        shaft = np.clip((np.abs(y + 5) - 35) / 40, 0, 1)
-        rim = 0.8 + 2.2 * shaft + 0.2 * middle[0]
-        canvas.paint(bone * inside(depth - rim, step), cortex=1.0)
+        for blob in self.bone_cysts:
+            canvas.paint(cover * blob.within(p.points, p.middle[1], 1.0), fluid=0.8, synovium=0.2)
         swelling = np.zeros_like(y)
-        for *centre, radius in self.oedema:
-            away = np.sqrt(np.sum((points - np.array(centre, np.float32)[:, None]) ** 2, axis=0))
-            swelling = np.maximum(swelling, np.clip((radius + 3 * middle[1] - away) / 6, 0, 1))
-        swelling *= 0.8
-        red = np.clip(0.35 * (broad[1] + 0.6 * middle[2] + self.red_marrow + 1.2 * shaft), 0, 0.8)
-        trabeculae = np.clip(0.12 + 0.07 * grain[0] + 0.03 * fine[0], 0, 0.4)
-        trabeculae *= 1 - 0.7 * shaft
-        marrow = (1 - trabeculae) * (1 - swelling)
+        for blob in self.oedema:
+            swelling = np.maximum(swelling, blob.within(p.points, p.middle[1], 7.0))
+        swelling *= np.clip(0.65 + 0.15 * p.middle[2], 0, 0.9)
+
+        # Growth plates leave a scar across the ends of femur and tibia.
+        x, z = p.soft[0], np.abs(p.soft[2])
+        femoral = p.soft[1] + 27 + 5 * np.cos(z / 7) * np.exp(-z / 30) + 0.9 * p.middle[3]
+        tibial = p.soft[1] - 16 - 2.5 * np.cos(z / 12) + 0.05 * x + 0.9 * p.middle[3]
+        scar = np.where(p.femur < 0, sheet(femoral, 0.7, p.step), np.where(p.tibia < 0, sheet(tibial, 0.6, p.step), 0))
+        scar = self.physis * scar * np.clip(0.6 + 0.4 * p.middle[4], 0, 1)
+
+        red = np.clip(0.25 * (p.broad[1] + 0.5 * p.middle[2] + self.red_marrow + 1.2 * shaft), 0, 0.6)
+        # Trabeculae are dense towards the joint and run along the load; the shaft's cavity has almost none.
+        dense = np.clip(1.1 - 0.9 * shaft - p.bone / 40, 0.15, 1)
+        trabeculae = dense * np.clip(0.09 + 0.05 * p.grain[0] + 0.03 * p.fine[0] + 0.02 * p.middle[5], 0, 0.4)
+        bony = np.clip(trabeculae + 0.8 * scar, 0, 0.9)
+        marrow = (1 - bony) * (1 - swelling)
         canvas.paint(
-            bone, cortex=trabeculae, oedema=(1 - trabeculae) * swelling, red_marrow=marrow * red, marrow=marrow * (1 - red)
+            cover, cortex=bony, oedema=(1 - bony) * swelling, red_marrow=marrow * red, marrow=marrow * (1 - red)
         )
 
-    def _muscles(
-        self, canvas: Canvas, soft: Float, skin: Float, broad: Float, middle: Float, fine: Float, step: float
-    ) -> None:
-        x = soft[0] + 2.5 * broad[2] + 0.8 * middle[3]
-        z = soft[2] + 2.5 * broad[3] + 0.8 * middle[4]
-        y = soft[1]
-        best = np.full(len(x), -100, np.float32)
-        second = best.copy()
-        for knots in MUSCLES.values():
-            rx, rz = _profile(y, knots, 3), _profile(y, knots, 4)
-            radius = np.sqrt(((x - _profile(y, knots, 1)) / rx) ** 2 + ((z - _profile(y, knots, 2)) / rz) ** 2)
-            score = (1 - radius) * np.minimum(rx, rz)
-            score[(y < knots[0][0]) | (y > knots[-1][0])] = -100
-            second = np.maximum(second, np.minimum(best, score))
-            best = np.maximum(best, score)
-        fascia = skin + self.fat_mm * (1 + 0.25 * np.clip(-soft[2] / 40, -1, 1) + 0.15 * broad[4])
-        belly = inside(np.maximum(-best, fascia), step) * inside(0.7 - (best - second), step)
-        streaks = np.clip(self.marbling + 0.06 * fine[1] + 0.05 * middle[5], 0.0, 0.7)
-        canvas.paint(belly, muscle=1 - streaks, fat=streaks)
+    def _cartilage(self, canvas: Canvas, p: Places) -> None:
+        """Dark next to the bone, brighter at the surface, and softened in spots."""
+        cover = np.clip(0.5 + (p.cartilage - 0.5) / (0.66 * p.step), 0, 1)
+        deep = np.clip(1 + p.bone / 1.3, 0, 1) * 0.9
+        soft = np.clip(0.3 * (p.middle[1] + 0.4 * p.fine[2] + self.softening), 0, 0.5)
+        canvas.paint(cover, deep_cartilage=deep * (1 - soft), cartilage=(1 - deep) * (1 - soft), fluid=soft)
+
+    def _menisci(self, canvas: Canvas, p: Places) -> None:
+        """Dark wedges, a little grey inside; a tear lets fluid in along an oblique cleft."""
+        cover = np.clip(0.5 + (p.meniscus - 0.5) / (0.66 * p.step), 0, 1)
+        x, y, z = p.soft
+        for (torn, slope, offset), side in zip(self.torn, (z < 0, z > 0), strict=True):
+            if torn:
+                cleft = y + slope * (np.abs(z) - 28) + 0.5 * p.middle[0] + offset * 0.4
+                canvas.paint(cover * side * sheet(cleft, 0.9, p.step) * window(x, -2, 30, 3), fluid=0.8, meniscus=0.2)
+        grey = np.clip(self.mucoid * (0.5 + 0.5 * p.middle[2]) * np.clip((p.meniscus - 0.6) * 4, 0, 1), 0, 0.5)
+        canvas.paint(cover, meniscus=1 - grey, synovium=grey)
+
+    def _ligaments(self, canvas: Canvas, p: Places) -> None:
+        """Cruciates, collaterals, iliotibial band, patellar and quadriceps tendons."""
+        threads = np.clip(0.10 + 0.10 * p.fine[3], 0, 0.4)
+        canvas.paint(
+            soft_tissue.anterior_cruciate(p.soft, p.step), ligament=0.75 - threads, synovium=0.25, fat=threads
+        )
+        canvas.paint(soft_tissue.posterior_cruciate(p.soft, p.step), ligament=0.97 - 0.5 * threads, synovium=0.03, fat=0.5 * threads)
+        for cover in soft_tissue.tendons(p.soft, p.capsule, self.atlas, p.step):
+            canvas.paint(cover, ligament=1 - 0.4 * threads, fat=0.4 * threads)
+
+    def _joint(self, canvas: Canvas, p: Places) -> None:
+        """What lies inside the capsule: fluid, synovial folds, the fat pads; and the capsule itself."""
+        x, y, z = p.soft
+        within = inside(p.capsule - 0.5, p.step)
+        # A film on the cartilage, pools where the noise allows, and the recesses beside and above the patella.
+        pools = np.maximum(0, p.broad[0] + 0.35 * p.middle[3] + 0.4)
+        film = 0.45 + 1.6 * self.effusion * pools
+        canvas.paint(within * inside(p.to_cartilage - film, p.step), fluid=0.95, synovium=0.05)
+        recess = window(y, -62, -2, 6) * window(x, -60, 12, 4)
+        gutter = inside(-p.capsule - 3.2 * self.effusion * pools, p.step) * inside(-p.femur + 1.0, p.step)
+        canvas.paint(within * recess * gutter * (self.effusion > 0.1), fluid=0.95, synovium=0.05)
+        canvas.paint(soft_tissue.bursa(p.soft, p.femur, self.atlas, self.effusion, pools, p.step), fluid=1.0)
+        if self.cyst:
+            canvas.paint(soft_tissue.popliteal_cyst(p.soft, p.middle[2], self.effusion, p.step), fluid=0.97, synovium=0.03)
+        canvas.paint(0.8 * sheet(p.capsule - 0.6 + 0.3 * p.middle[1], 0.9, p.step), ligament=0.9, fat=0.1)
+        notch = window(np.abs(z), -1, 13, 3) * window(y, -22, 4, 4) * window(x, -8, 30, 4)
+        moist = np.clip(0.08 + 0.30 * notch + 0.12 * p.middle[4], 0, 0.6)
+        strands = 0.55 * sheet(3.0 * p.middle[0], 0.5, p.step)
+        canvas.paint(within, fat=(1 - moist) * (1 - strands), synovium=moist * (1 - strands), ligament=strands)
+
+    def _around(self, canvas: Canvas, p: Places) -> None:
+        """Vessels and nerves, muscles in their fascia, and fat with septa everywhere else."""
+        x, y, z = p.soft
+        thick = self.fat_mm * (1 + 0.3 * np.clip(-z / 40, -1, 1) + 0.12 * p.broad[4])
+        # The deep fascia lies under the subcutaneous fat, but always wraps the joint.
+        fascia = np.minimum(p.skin + thick, p.capsule - 2.5)
+        for tissue, cover in self._vessels(p.soft, p.skin, thick, p.bone, p.middle, p.step):
+            canvas.paint(cover, **{tissue: 1.0})
+        band = window(x, -20, 6, 4) * window(y, -200, 14, 4) * (z > 0)
+        canvas.paint(sheet(fascia, 0.5 + 1.6 * band, p.step) * np.clip(0.75 + 0.2 * p.middle[4], 0, 1), ligament=1.0)
+
+        if self.swollen:  # fluid between the fat lobules, in front of and beside the joint
+            wet = np.clip(0.5 * (p.broad[5] + 0.4) + 0.3 * p.middle[2], 0, 0.8) * window(y, -30, 35, 15)
+            canvas.paint(wet * sheet(2.5 * p.middle[3], 0.9, p.step) * inside(-fascia, p.step), fluid=0.7, fat=0.3)
+
+        muscle, seam = soft_tissue.muscles(x + 2.0 * p.broad[2] + 0.7 * p.middle[3], y, z + 2.0 * p.broad[3] + 0.7 * p.middle[4])
+        belly = inside(-muscle, p.step) * inside(fascia + 0.4, p.step)
+        septum = sheet(seam, 0.9, p.step)
+        strands = self._fine(p.points, (1.0, 5.0, 1.0))
+        lamellae = sheet(2.2 * self._middle(p.points, (0.8, 4.0, 0.8))[5], 0.5, p.step)
+        fatty = np.clip(self.marbling + 0.05 * strands[0] + 0.25 * lamellae * (0.5 + 0.5 * p.broad[5]) , 0.0, 0.8)
+        fatty = np.clip(fatty + 0.8 * septum, 0, 1)
+        tendinous = np.clip(0.05 + 0.06 * strands[1], 0, 0.3) * (1 - fatty)
+        canvas.paint(belly, muscle=1 - fatty - tendinous, fat=fatty, ligament=tendinous)
+
+        lobules = 0.5 * sheet(2.6 * p.middle[5] + 0.8 * p.fine[1], 0.4, p.step) * (0.4 + 0.6 * (np.abs(p.broad[1]) < 0.9))
+        damp = np.clip(0.03 + 0.02 * p.fine[2], 0, 0.2)
+        canvas.paint(1.0, fat=(1 - lobules) * (1 - damp), ligament=lobules, synovium=(1 - lobules) * damp)
+
+
+def _grain(shape: tuple[int, int], step: float, rng: np.random.Generator) -> Float:
+    """Fine texture of unit variance (1, pixels): trabeculae, longer along the leg."""
+    white = rng.standard_normal(shape, np.float32)
+    trabeculae = gaussian_filter(white, [0.55 / step, 0.28 / step], truncate=3)
+    return (trabeculae / trabeculae.std()).reshape(1, -1)

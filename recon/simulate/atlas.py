@@ -1,6 +1,8 @@
 """The three labelled knees as smooth fields that can be sampled anywhere: shapes and distances, in millimetres.
 
-Leaves to others: what each subject makes of a knee, and every tissue that the labels lack (`anatomy`).
+What bone and meniscus the labels lack is added here, because it must fit the labelled surfaces: shafts beyond the
+labels' ends, and for two of the knees fibula and menisci. Leaves to others: what each subject makes of a knee, and all
+soft tissue (`anatomy`).
 
 Coordinates are (x, y, z) in mm from the middle of the joint line: x anterior→posterior, y superior→inferior,
 z medial→lateral (knees of the other side are mirrored). The labels' origin and licence: knee_labels.md.
@@ -13,29 +15,29 @@ from importlib.resources import files
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import (
-    affine_transform,
-    binary_fill_holes,
-    distance_transform_edt,
-    gaussian_filter,
-)
+from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter
 from scipy.special import ndtri
 
-KNEES = ("a", "b", "c")
 REACH_MM = 105.0
-"""The fields reach this far above and below the joint line; shafts that the labels cut off are continued."""
-
+"""The fields reach this far above and below the joint line."""
 MARGIN_MM = 14.0
+"""Room around the labels in the other directions, for beyond the grid its edge counts."""
 
 FEMORAL_CARTILAGE, MEDIAL_CARTILAGE, LATERAL_CARTILAGE, PATELLAR_CARTILAGE = 1, 2, 3, 4
 FEMUR, TIBIA, PATELLA, FIBULA, LATERAL_MENISCUS, MEDIAL_MENISCUS = 5, 6, 7, 8, 9, 10
 
 FAR_MM = 2.1
-BONE_BLUR_MM = 1.2
+BONE_BLUR_MM = 1.1
 THIN_BLUR_MM = 0.6
+CAPSULE_MM = 10.0
+
+FIBULA_AXIS = ((9, 21, 33, 2), (14, 22, 34, 8), (22, 22, 34, 9), (32, 21, 34.5, 6.5), (45, 20, 34, 5.5), (110, 19, 32, 6))
+"""Of knees whose labels lack it: y, x, z and radius in mm before scaling; drawn by us after ordinary anatomy."""
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+Place = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,23 @@ class Field:
     """Channels (channels, x, y, z) on a regular grid from `origin` with `spacing`, both in mm."""
 
     values: torch.Tensor
-    origin: tuple[float, float, float]
+    origin: Place
     spacing: float
 
     def __call__(self, points: Float) -> Float:
         """Trilinear interpolation at points (3, n) in mm; beyond the grid its edge counts. Returns (channels, n)."""
-        shape = np.array(self.values.shape[1:], np.float32)[:, None]
+        last = np.array(self.values.shape[1:], np.float32)[:, None] - 1
         place = (points - np.array(self.origin, np.float32)[:, None]) / np.float32(self.spacing)
-        unit = (2 * place / (shape - 1) - 1)[::-1]
-        grid = torch.from_numpy(np.ascontiguousarray(unit.T, np.float32))[None, None, None]
-        sampled = torch.nn.functional.grid_sample(
-            self.values[None], grid, mode="bilinear", padding_mode="border", align_corners=True
-        )
-        return np.asarray(sampled[0, :, 0, 0].numpy())
+        return look_up(self.values, 2 * place / last - 1)
+
+
+def look_up(values: torch.Tensor, unit: Float) -> Float:
+    """Trilinear interpolation of values (channels, x, y, z) where unit (3, n) runs from −1 to 1 over each axis."""
+    grid = torch.from_numpy(np.ascontiguousarray(unit[::-1].T, np.float32))[None, None, None]
+    sampled = torch.nn.functional.grid_sample(
+        values[None], grid, mode="bilinear", padding_mode="border", align_corners=True
+    )
+    return np.asarray(sampled[0, :, 0, 0].numpy())
 
 
 @dataclass(frozen=True)
@@ -64,125 +70,178 @@ class Atlas:
 
     near: bone (mm inside the surface, within ±2.5 mm), cartilage and meniscus (occupancy, the surface at 0.5).
     far: distances in mm, negative inside, to femur, tibia, patella, fibula, cartilage and capsule.
-    landmarks: places (x, y, z) in mm that the soft tissue is hung on. size: the bones' width over 84 mm.
+    landmarks: places in mm that the soft tissue is hung on. size: the bones' width over 84 mm.
     """
 
     near: Field
     far: Field
-    landmarks: dict[str, tuple[float, float, float]]
+    landmarks: dict[str, Place]
     size: float
-
-
-def _load(knee: str) -> tuple[NDArray[np.uint8], float]:
-    with files("recon.simulate").joinpath("knee_labels.npz").open("rb") as stream, np.load(stream) as archive:
-        labels = archive[f"knee_{knee}"]
-        spacing = float(archive["voxel_mm"])
-    if _centre(labels == MEDIAL_CARTILAGE)[2] > _centre(labels == LATERAL_CARTILAGE)[2]:
-        labels = labels[:, :, ::-1]
-    # Room at the sides, for beyond the grid its edge counts.
-    margin = round(MARGIN_MM / spacing)
-    return np.pad(labels, ((margin, margin), (0, 0), (margin, margin))), spacing
-
-
-def _centre(mask: Bool) -> NDArray[np.float64]:
-    return np.array([np.average(np.arange(n), weights=mask.sum(tuple({0, 1, 2} - {i}))) for i, n in enumerate(mask.shape)])
-
-
-def _continue_shafts(labels: NDArray[np.uint8], above: int, below: int) -> NDArray[np.uint8]:
-    """Add `above` and `below` voxels along y: the last cross-section of each bone, tapering towards its own centre."""
-    result = np.pad(labels, ((0, 0), (above, below), (0, 0)))
-    height = labels.shape[1]
-    for count, edge, sign in ((above, 1, -1), (below, height - 2, 1)):
-        for bone, taper in ((FEMUR, 0.001), (TIBIA, 0.0045), (FIBULA, 0.0)):
-            section = (labels[:, edge] == bone).astype(np.float32)
-            if not section.any():
-                continue
-            section = np.asarray(binary_fill_holes(section > 0), np.float32)
-            centre = np.array([np.average(np.arange(n), weights=section.sum(1 - i)) for i, n in enumerate(section.shape)])
-            for step in range(1, count + 2):
-                grow = 1 + taper * step
-                moved = affine_transform(section, [grow, grow], centre - grow * centre, order=1) > 0.5
-                row = above + edge + sign * step
-                result[:, row][moved & (result[:, row] == 0)] = bone
-    return result
-
-
-def _distance(mask: Bool, spacing: float) -> Float:
-    """Signed distance in mm, negative inside."""
-    if not mask.any():
-        return np.full(mask.shape, 200.0, np.float32)
-    outside = distance_transform_edt(~mask, spacing)
-    inside = distance_transform_edt(mask, spacing)
-    return np.asarray(np.where(mask, spacing / 2 - inside, outside - spacing / 2), np.float32)
-
-
-def _coarser(occupancy: Float, factor: int) -> Float:
-    """Means over cubes of `factor` voxels a side; an incomplete last cube is left out."""
-    shape = [n // factor for n in occupancy.shape]
-    cut = occupancy[tuple(slice(0, n * factor) for n in shape)]
-    return np.asarray(cut.reshape(shape[0], factor, shape[1], factor, shape[2], factor).mean((1, 3, 5)), np.float32)
 
 
 @lru_cache(maxsize=6)
 def atlas(knee: str, coarse: bool) -> Atlas:
     """The fields of knee `knee` ('a', 'b' or 'c'); `coarse` samples shapes at 1.4 mm instead of 0.7 mm.
 
-    Built once a process, in about a second (coarse) or a few.
+    Built once a process, in a second or two.
     """
     labels, spacing = _load(knee)
-    medial, lateral = _centre(labels == MEDIAL_CARTILAGE), _centre(labels == LATERAL_CARTILAGE)
-    joint = (medial + lateral) / 2
-    reach = round(REACH_MM / spacing)
-    above, below = max(0, reach - round(joint[1])), max(0, reach - (labels.shape[1] - round(joint[1])))
-    labels = _continue_shafts(labels, above, below)
-    joint[1] += above
-    top = round(joint[1]) - reach
-    labels = labels[:, top : top + 2 * reach]
-    joint[1] -= top
-
-    def place(voxel: NDArray[np.float64]) -> tuple[float, float, float]:
-        x, y, z = ((voxel - joint) * spacing).tolist()
-        return x, y, z
-
-    bones = (labels >= FEMUR) & (labels <= FIBULA)
+    labels, joint = _centred(labels, spacing)
     across = np.flatnonzero(((labels == FEMUR) | (labels == TIBIA)).any((0, 1)))
     size = float(across[-1] - across[0]) * spacing / 84.0
+    far_factor = round(FAR_MM / spacing)
+    if not (labels == FIBULA).any():
+        _add_fibula(labels, joint, spacing, size)
+    if not (labels == MEDIAL_MENISCUS).any():
+        _add_menisci(labels, spacing)
+
+    bones = (labels >= FEMUR) & (labels <= FIBULA)
     cartilages = (labels >= FEMORAL_CARTILAGE) & (labels <= PATELLAR_CARTILAGE)
     menisci = (labels == LATERAL_MENISCUS) | (labels == MEDIAL_MENISCUS)
-
     factor = 2 if coarse else 1
-    near_spacing = spacing * factor
 
-    def near(mask: Bool, blur: float) -> Float:
-        occupancy = _coarser(mask.astype(np.float32), factor)
-        return np.asarray(gaussian_filter(occupancy, blur / near_spacing, truncate=3), np.float32)
+    def occupancy(mask: Bool, blur: float) -> Float:
+        blurred = gaussian_filter(_coarser(mask, factor), blur / (spacing * factor), truncate=3)
+        return np.asarray(blurred, np.float32)
 
-    inside = near(bones, BONE_BLUR_MM)
-    depth = BONE_BLUR_MM * ndtri(np.clip(inside, 0.018, 0.982)).astype(np.float32)
-    near_field = _field([depth, near(cartilages, THIN_BLUR_MM), near(menisci, THIN_BLUR_MM)], joint, spacing, factor)
+    # Blurring a plane edge by a Gaussian makes its cumulative distribution, whose inverse is the depth.
+    depth = BONE_BLUR_MM * ndtri(np.clip(occupancy(bones, BONE_BLUR_MM), 0.012, 0.988)).astype(np.float32)
+    shapes = [depth, occupancy(cartilages, THIN_BLUR_MM), occupancy(menisci, THIN_BLUR_MM)]
 
-    far_factor = round(FAR_MM / spacing)
-    masks = [_coarser((labels == bone).astype(np.float32), far_factor) > 0.5 for bone in (FEMUR, TIBIA, PATELLA, FIBULA)]
-    masks.append(_coarser(cartilages.astype(np.float32), far_factor) > 0.35)
-    hull = np.logical_or.reduce(masks)
-    distances = [_distance(mask, FAR_MM) for mask in masks]
-    # The capsule spans the joint: the bones' closing by a ball of 10 mm.
-    capsule = _distance(_distance(hull, FAR_MM) < 10.0, FAR_MM) + 10.0
-    far_field = _field([*distances, capsule], joint, spacing, far_factor)
+    masks = [_coarser(labels == bone, far_factor) > 0.5 for bone in (FEMUR, TIBIA, PATELLA, FIBULA)]
+    masks.append(_coarser(cartilages, far_factor) > 0.35)
+    # The capsule spans the joint: the bones' closing by a ball.
+    hull = distance_transform_edt(~np.logical_or.reduce(masks), FAR_MM) < CAPSULE_MM
+    distances = [*(_distance(mask, FAR_MM) for mask in masks), _distance(hull, FAR_MM) + CAPSULE_MM]
+    return Atlas(
+        near=_field(shapes, joint, spacing, factor),
+        far=_field(distances, joint, spacing, far_factor),
+        landmarks=_landmarks(labels, joint, spacing),
+        size=size,
+    )
 
-    patella = np.argwhere(labels == PATELLA)
-    landmarks = {
-        "patella": place(patella.mean(0)),
-        "patella_front": place(np.array([patella[:, 0].min(), *patella.mean(0)[1:]])),
-        "patella_top": place(np.array([patella[:, 0].mean(), patella[:, 1].min(), patella[:, 2].mean()])),
-        "patella_bottom": place(np.array([patella[:, 0].mean(), patella[:, 1].max(), patella[:, 2].mean()])),
-        "medial": place(_centre(labels == MEDIAL_CARTILAGE)),
-        "lateral": place(_centre(labels == LATERAL_CARTILAGE)),
-    }
-    return Atlas(near_field, far_field, landmarks, size)
+
+def _load(knee: str) -> tuple[Labels, float]:
+    """Labels with the lateral side at the high end of the last axis, and their spacing in mm."""
+    with files("recon.simulate").joinpath("knee_labels.npz").open("rb") as stream, np.load(stream) as archive:
+        labels = archive[f"knee_{knee}"]
+        spacing = float(archive["voxel_mm"])
+    if _middle(labels == MEDIAL_CARTILAGE)[2] > _middle(labels == LATERAL_CARTILAGE)[2]:
+        labels = labels[:, :, ::-1]
+    margin = round(MARGIN_MM / spacing)
+    return np.pad(labels, ((margin, margin), (0, 0), (margin, margin))), spacing
+
+
+def _middle(mask: Bool) -> NDArray[np.float64]:
+    """Centre of gravity in voxels."""
+    axes = range(mask.ndim)
+    sums = [mask.sum(tuple(other for other in axes if other != axis)) for axis in axes]
+    return np.array([np.average(np.arange(len(weights)), weights=weights) for weights in sums])
+
+
+def _centred(labels: Labels, spacing: float) -> tuple[Labels, NDArray[np.float64]]:
+    """Labels cut or continued to ±REACH_MM around the joint line along y, and the joint's middle in voxels."""
+    joint = (_middle(labels == MEDIAL_CARTILAGE) + _middle(labels == LATERAL_CARTILAGE)) / 2
+    reach = round(REACH_MM / spacing)
+    above = max(0, reach - round(joint[1]))
+    below = max(0, reach - (labels.shape[1] - round(joint[1])))
+    labels = _continue_shafts(labels, above, below)
+    top = round(joint[1]) + above - reach
+    joint[1] += above - top
+    return labels[:, top : top + 2 * reach].copy(), joint
+
+
+def _continue_shafts(labels: Labels, above: int, below: int) -> Labels:
+    """Add voxels along y: the last cross-section of each bone, tapering towards its own centre."""
+    result = np.pad(labels, ((0, 0), (above, below), (0, 0)))
+    for count, edge, sign in ((above, 1, -1), (below, labels.shape[1] - 2, 1)):
+        for bone, taper in ((FEMUR, 0.001), (TIBIA, 0.0045), (FIBULA, 0.0)):
+            section = binary_fill_holes(labels[:, edge] == bone)
+            if not section.any():
+                continue
+            centre = _middle(section)
+            for step in range(1, count + 2):
+                wanted = [
+                    np.rint(middle + (1 + taper * step) * (np.arange(n) - middle)).astype(int).clip(0, n - 1)
+                    for middle, n in zip(centre, section.shape, strict=True)
+                ]
+                row = result[:, above + edge + sign * step]
+                row[section[np.ix_(*wanted)] & (row == 0)] = bone
+    return result
+
+
+def _add_fibula(labels: Labels, joint: NDArray[np.float64], spacing: float, size: float) -> None:
+    """Draw a fibula behind and lateral to the tibia, clear of it."""
+    x, y, z = ((np.arange(n) - middle) * spacing / size for n, middle in zip(labels.shape, joint, strict=True))
+    table = np.array(FIBULA_AXIS, float)
+    at = [np.interp(y, table[:, 0], table[:, column]) for column in (1, 2, 3)]
+    radius = np.where(y < table[0, 0], 0.0, at[2])
+    away = np.hypot(x[:, None, None] - at[0][None, :, None], (z[None, None, :] - at[1][None, :, None]) * 1.1)
+    low, high = np.searchsorted(y, [0.0, 200.0])
+    clear = distance_transform_edt(labels[:, low:high] == 0, spacing) > 1.8
+    part = labels[:, low:high]
+    part[(away < radius[None, :, None])[:, low:high] & clear] = FIBULA
+
+
+def _add_menisci(labels: Labels, spacing: float) -> None:
+    """Draw a wedge around each compartment where femur and tibia part, open towards the middle of the knee."""
+    plateau = np.flatnonzero(((labels == MEDIAL_CARTILAGE) | (labels == LATERAL_CARTILAGE)).any((0, 2)))
+    part = labels[:, plateau[0] - round(12 / spacing) : plateau[-1] + round(6 / spacing)]
+    to_femur = distance_transform_edt((part != FEMUR) & (part != FEMORAL_CARTILAGE), spacing)
+    to_tibia = distance_transform_edt(
+        (part != TIBIA) & (part != MEDIAL_CARTILAGE) & (part != LATERAL_CARTILAGE), spacing
+    )
+    for cartilage, meniscus, inwards, opening in (
+        (MEDIAL_CARTILAGE, MEDIAL_MENISCUS, 1, 0.62),
+        (LATERAL_CARTILAGE, LATERAL_MENISCUS, -1, 0.80),
+    ):
+        footprint = (part == cartilage).any(1)
+        x, z = np.nonzero(footprint)
+        u = (np.arange(part.shape[0]) - (x.min() + x.max()) / 2) / ((x.max() - x.min()) / 2)
+        w = (np.arange(part.shape[2]) - (z.min() + z.max()) / 2) / ((z.max() - z.min()) / 2)
+        radius = np.hypot(u[:, None], w[None, :])
+        ring = (radius > 0.62) & (radius < 1.12) & (inwards * w[None, :] < opening * radius)
+        # The roots lie nearer to the middle than the body's edge, at the front and at the back.
+        wedge = (to_femur + to_tibia < 7.5) & (to_femur > 0.2) & (to_tibia > 0.2) & (to_tibia < 6.0)
+        part[ring[:, None, :] & wedge & (part == 0)] = meniscus
+
+
+def _distance(mask: Bool, spacing: float) -> Float:
+    """Signed distance in mm, negative inside."""
+    outside = distance_transform_edt(~mask, spacing)
+    within = distance_transform_edt(mask, spacing)
+    return np.asarray(np.where(mask, spacing / 2 - within, outside - spacing / 2), np.float32)
+
+
+def _coarser(mask: Bool, factor: int) -> Float:
+    """Means over cubes of `factor` voxels a side; an incomplete last cube is left out."""
+    if factor == 1:
+        return mask.astype(np.float32)
+    shape = [n // factor for n in mask.shape]
+    total = np.zeros(shape, np.float32)
+    for offset in np.ndindex(factor, factor, factor):
+        total += mask[tuple(slice(o, o + n * factor, factor) for o, n in zip(offset, shape, strict=True))]
+    return total / np.float32(factor**3)
 
 
 def _field(channels: list[Float], joint: NDArray[np.float64], spacing: float, factor: int) -> Field:
     """Channels sampled at the centres of cubes of `factor` voxels, as a Field."""
     x, y, z = (((factor - 1) / 2 - joint) * spacing).tolist()
     return Field(torch.from_numpy(np.stack(channels)), (x, y, z), spacing * factor)
+
+
+def _landmarks(labels: Labels, joint: NDArray[np.float64], spacing: float) -> dict[str, Place]:
+    def place(*voxel: float) -> Place:
+        x, y, z = ((np.array(voxel) - joint) * spacing).tolist()
+        return x, y, z
+
+    patella = np.argwhere(labels == PATELLA)
+    x, _, z = patella.mean(0)
+    level = round(joint[1] + 36 / spacing)
+    tibia = np.argwhere(labels[:, level] == TIBIA)
+    front = tibia[tibia[:, 0] <= tibia[:, 0].min() + 3]
+    return {
+        "patella_top": place(x, patella[:, 1].min(), z),
+        "patella_bottom": place(x, patella[:, 1].max(), z),
+        "tuberosity": place(tibia[:, 0].min(), level, front[:, 1].mean()),
+    }

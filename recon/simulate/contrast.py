@@ -54,10 +54,10 @@ TISSUES: dict[str, Tissue] = {
     "meniscus": Tissue(0.70, 960.0, 11.5),
     "ligament": Tissue(0.65, 900.0, 9.0),
     "cortex": Tissue(0.20, 300.0, 0.5),
-    "marrow": Tissue(0.92, 1200.0, 40.0, 0.90),
+    "marrow": Tissue(0.93, 1200.0, 40.0, 0.92),
     "red_marrow": Tissue(0.88, 1200.0, 42.0, 0.55),
     "oedema": Tissue(0.92, 1700.0, 85.0, 0.25),
-    "skin": Tissue(0.70, 1000.0, 30.0, 0.08),
+    "skin": Tissue(0.60, 1000.0, 24.0, 0.12),
     "artery": Tissue(0.04, 1932.0, 275.0),
     "vein": Tissue(0.70, 1932.0, 160.0),
     "nerve": Tissue(0.80, 1300.0, 60.0, 0.25),
@@ -81,8 +81,8 @@ PROTOCOLS = (
     Protocol("CORPDFS_FBK", 2850.0, 33.0, fat_suppressed=True, noise=1.35),
 )
 
-UNSUPPRESSIBLE_FAT = 0.09
-"""Share of fat protons that resonate beside water."""
+UNSUPPRESSIBLE_FAT = 0.06
+"""Share of the fat signal that suppression never removes: most of the peaks that resonate beside water."""
 WATER_KEPT = 0.88
 """Share of the water signal left by the suppression pulse (magnetisation transfer, finite bandwidth); our choice."""
 SUPPRESSION_HALF_WIDTH_HZ = 130.0
@@ -102,14 +102,20 @@ def signals(protocol: Protocol) -> tuple[NDArray[np.float32], NDArray[np.float32
 
 
 def water_and_fat(
-    fractions: NDArray[np.float32], protocol: Protocol, off_resonance_hz: NDArray[np.float32]
+    fractions: NDArray[np.float32],
+    protocol: Protocol,
+    off_resonance_hz: NDArray[np.float32],
+    spread: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Water and fat images of a scan.
 
     fractions: (tissues, rows, columns), the share of each tissue of `TISSUES` in a place; off_resonance_hz: (rows,
-    columns), the B0 map, which decides where fat suppression fails. Returns two arrays (rows, columns).
+    columns), the B0 map, which decides where fat suppression fails; spread: (2, tissues), factors on the tissues' water
+    and fat signals by which one person differs from another. Returns two arrays (rows, columns).
     """
     water_of, fat_of = signals(protocol)
+    if spread is not None:
+        water_of, fat_of = water_of * spread[0], fat_of * spread[1]
     water = np.tensordot(water_of, fractions, 1)
     fat = np.tensordot(fat_of, fractions, 1)
     if protocol.fat_suppressed:

@@ -68,7 +68,7 @@ class Geometry:
         rows, columns = self.fine_shape
         y = (np.arange(rows)[self.drawn_rows] - rows // 2) * step
         z = (np.arange(columns) - columns // 2) * step
-        parts = 3 if self.pixel_mm < 0.9 else 2
+        parts = 4 if self.pixel_mm < 0.9 else 3
         centre = (index - (self.slices - 1) / 2) * self.spacing_mm
         x = centre + ((np.arange(parts) + 0.5) / parts - 0.5) * self.thickness_mm
         return x, y, z

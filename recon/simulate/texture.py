@@ -8,8 +8,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from recon.simulate.atlas import look_up
+
 Float = NDArray[np.float32]
-TILE = 48
+TILE = 40
 
 
 class Noise:
@@ -25,12 +27,7 @@ class Noise:
     def __call__(self, points: Float, stretch: tuple[float, float, float] = (1, 1, 1)) -> Float:
         """Values (channels, n) at points (3, n) in mm; `stretch` makes the noise longer along x, y, z."""
         place = points / (self._step * np.array(stretch, np.float32)[:, None])
-        unit = (np.mod(place, TILE) * np.float32(2 / TILE) - 1)[::-1]
-        grid = torch.from_numpy(np.ascontiguousarray(unit.T, np.float32))[None, None, None]
-        values = torch.nn.functional.grid_sample(
-            self._values[None], grid, mode="bilinear", padding_mode="border", align_corners=True
-        )
-        return np.asarray(values[0, :, 0, 0].numpy())
+        return look_up(self._values, np.mod(place, np.float32(TILE)) * np.float32(2 / TILE) - 1)
 
 
 def inside(distance: Float, width: float) -> Float:
@@ -42,4 +39,10 @@ def sheet(distance: Float, thickness: float | Float, width: float) -> Float:
     """The share of a pixel of `width` mm covered by a sheet of a thickness in mm, `distance` mm from its middle."""
     half = np.asarray(thickness, np.float32) / 2
     edge = np.float32(width / 2)
-    return (np.clip(distance + half, -edge, edge) - np.clip(distance - half, -edge, edge)) / np.float32(width)
+    covered: Float = np.clip(distance + half, -edge, edge) - np.clip(distance - half, -edge, edge)
+    return covered / np.float32(width)
+
+
+def window(value: Float, low: float, high: float, soft: float) -> Float:
+    """One between `low` and `high`, falling to zero over `soft` on either side."""
+    return np.clip(np.minimum(value - low, high - value) / np.float32(soft) + 1, 0, 1)

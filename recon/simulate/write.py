@@ -79,7 +79,7 @@ def examine(examination: Examination) -> list[Path]:
         sensitivities *= (heard**2 * (3 - 2 * heard)).astype(np.float32)[:, None]
         off_resonance = 45 * field_map(middle, y, z)
         for number, protocol in enumerate(PROTOCOLS):
-            water, fat = water_and_fat(fractions, protocol, off_resonance)
+            water, fat = water_and_fat(fractions, protocol, off_resonance, subject.spread)
             image = water + np.roll(fat, SUPERSAMPLING, axis=0)
             phase = 0.7 * phases[number](middle, y, z)
             kspace = acquire(image * np.exp(1j * phase).astype(np.complex64), sensitivities, geometry)
