@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recon.errors import InputError
+
 MULTIPLE = 16
 """Images are padded with zeros to a multiple of this, whatever the number of poolings (as in fastMRI)."""
 
@@ -52,7 +54,13 @@ class Encoder(nn.Module):
         self.levels = nn.ModuleList(ConvBlock(a, b) for a, b in zip([channels_in, *widths[:-1]], widths, strict=True))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(batch, channels_in, rows, columns) → the output of every level, finest first, the bottom last."""
+        """(batch, channels_in, rows, columns) → the output of every level, finest first, the bottom last.
+
+        Raises InputError where the image is too small.
+        """
+        pools = len(self.levels) - 1
+        if min(x.shape[-2:]) < 2**pools:
+            raise InputError(f"{x.shape[-2]} × {x.shape[-1]} pixels cannot be halved {pools} times: use fewer poolings")
         outputs: list[Tensor] = []
         for level in self.levels:
             outputs.append(level(halve(outputs[-1]) if outputs else x))

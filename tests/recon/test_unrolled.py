@@ -1,0 +1,265 @@
+"""The unrolled network is fastMRI's chain of blocks, its parts are shared exactly as the layout says."""
+
+import itertools
+
+import pytest
+import torch
+
+from recon.config import NetworkConfig
+from recon.data.loading import Batch
+from recon.errors import InputError
+from recon.fourier import fft
+from recon.operators import to_hybrid
+from recon.unrolled import UnrolledNetwork
+from tests.recon.fastmri_weights import norm_unet_state
+
+TASKS = ("PDw", "PDw-FS")
+
+
+def network(layout, tasks=TASKS, channels=4, pools=2, zero_init=False, seed=0, double=False):
+    torch.manual_seed(seed)
+    net = UnrolledNetwork(NetworkConfig(layout=layout, channels=channels, pools=pools, zero_init=zero_init), tasks)
+    with torch.no_grad():
+        for block in net.blocks:
+            for eta in block.etas:
+                eta.uniform_(0.4, 1.2)
+    return net.double() if double else net
+
+
+def problem(shape=(2, 3, 18, 20), dtype=torch.complex128, seed=0, mask="columns"):
+    """Centred k-space (masked), maps, mask, target of a random image."""
+    batch, _, rows, columns = shape
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(*shape, generator=generator, dtype=torch.complex128)
+    maps /= maps.abs().square().sum(1, keepdim=True).sqrt()
+    maps[..., :3, :] = 0  # as ESPIRiT leaves it outside the object
+    target = torch.randn(batch, rows, columns, generator=generator, dtype=torch.complex128)
+    keep = torch.rand(batch, 1, 1 if mask == "columns" else rows, columns, generator=generator) < 0.4
+    kspace = fft(maps * target[:, None]) * keep
+    return kspace.to(dtype), maps.to(dtype), keep, target.to(dtype)
+
+
+def batch_of(kspace, maps, mask, target, task=TASKS[0]):
+    if mask.shape[-2] == 1:
+        kspace, maps = to_hybrid(kspace, maps)
+    n, _, rows, columns = kspace.shape
+    return Batch(kspace, maps, mask, target, task, torch.ones(n), (rows, columns), tuple(range(n)))
+
+
+def parameters(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def fastmri_chain(net, task, kspace, maps, mask):
+    """fastMRI's blocks on our weights (gradients reach them), and its SENSE combination at the end."""
+    varnet = pytest.importorskip("fastmri.models.varnet", reason="fastmri is not installed")
+    theirs = varnet.VarNetBlock(varnet.NormUnet(net.config.channels, net.config.pools))
+    reference, maps = torch.view_as_real(kspace), torch.view_as_real(maps)
+    current = reference.clone()
+    for block in net.blocks:
+        encoder, decoder, eta = block.path(net.tasks.index(task))
+        weights = {f"model.{name}": value for name, value in norm_unet_state(encoder, decoder).items()}
+        weights["dc_weight"] = eta.reshape(1)
+        current = torch.func.functional_call(theirs, weights, (current, reference, mask[..., None], maps), strict=True)
+    return torch.view_as_complex(theirs.sens_reduce(current, maps))[:, 0]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex64, 1e-5), (torch.complex128, 1e-12)])
+@pytest.mark.parametrize("mask", ["columns", "general"])
+@pytest.mark.parametrize("shape", [(2, 3, 18, 20), (1, 4, 21, 17)])
+def test_equals_fastmris_chain_of_blocks(shape, mask, dtype, tolerance):
+    net = network("IYVV", double=dtype == torch.complex128)
+    kspace, maps, keep, target = problem(shape, dtype, mask=mask)
+    for task in TASKS:
+        with torch.no_grad():
+            expected = fastmri_chain(net, task, kspace, maps, keep)
+            ours = net(batch_of(kspace, maps, keep, target), task)
+        assert ours.shape == target.shape
+        assert (ours - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.complex64, 1e-5), (torch.complex128, 1e-12)])
+def test_twelve_blocks_still_equal_fastmris_chain(dtype, tolerance):
+    net = network("I2V10", channels=8, double=dtype == torch.complex128)
+    kspace, maps, keep, target = problem((1, 8, 64, 64), dtype)
+    with torch.no_grad():
+        expected = fastmri_chain(net, "PDw-FS", kspace, maps, keep)
+        ours = net(batch_of(kspace, maps, keep, target), "PDw-FS")
+    assert (ours - expected).abs().max() < tolerance * expected.abs().max()
+
+
+def test_gradients_equal_those_of_fastmris_chain():
+    net = network("IV2", double=True)
+    kspace, maps, keep, target = problem()
+    used = list(net.for_task("PDw").parameters())
+    ours = net(batch_of(kspace, maps, keep, target), "PDw")
+    theirs = fastmri_chain(net, "PDw", kspace, maps, keep)
+    found = torch.autograd.grad((ours - target).abs().sum(), used)
+    expected = torch.autograd.grad((theirs - target).abs().sum(), used)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10 * float(expected[-1].abs() + 100))
+
+
+def test_the_general_path_equals_the_fast_one():
+    net = network("IYV", double=True)
+    kspace, maps, keep, target = problem()
+    full = keep.expand(-1, -1, kspace.shape[-2], -1)
+    with torch.no_grad():
+        fast = net(batch_of(kspace, maps, keep, target), "PDw")
+        general = net(batch_of(kspace, maps, full, target), "PDw")
+    torch.testing.assert_close(fast, general, rtol=0, atol=1e-11)
+
+
+def test_two_untrained_shared_blocks_with_zeroed_unets_only_shift_the_mean():
+    net = UnrolledNetwork(NetworkConfig(layout="I", channels=4, pools=2, zero_init=True), TASKS)
+    kspace, maps, keep, target = problem(dtype=torch.complex64)
+    zero_filled = (
+        maps.conj() * torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, (-2, -1)), norm="ortho"), (-2, -1))
+    ).sum(1)
+    mean = zero_filled.mean((1, 2), keepdim=True)
+    ours = net(batch_of(kspace, maps, keep, target), "PDw")
+    torch.testing.assert_close(ours, zero_filled - maps.abs().square().sum(1) * mean, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["I3", "Y3", "V3", "IYV", "VIY"])
+@pytest.mark.parametrize("tasks", [("a",), ("a", "b"), ("T2.5", "FLAIR", "PDw-FS")])
+def test_for_task_gives_equal_output_with_a_single_tasks_size(layout, tasks):
+    net = network(layout, tasks).eval()
+    single_size = parameters(network("I3", ("alone",)))
+    data = batch_of(*problem(dtype=torch.complex64))
+    for task in tasks:
+        alone = net.for_task(task)
+        assert parameters(alone) == single_size
+        assert alone.tasks == (task,)
+        assert str(alone.layout) == "I3"
+        assert not alone.training
+        with torch.no_grad():
+            torch.testing.assert_close(alone(data, task), net(data, task), rtol=0, atol=0)
+        assert {p.data_ptr() for p in alone.parameters()} <= {p.data_ptr() for p in net.parameters()}
+
+
+def test_with_one_task_every_layout_is_the_same_network():
+    data = batch_of(*problem(dtype=torch.complex64))
+    states = [network(layout, ("only",)).state_dict() for layout in ("I3", "Y3", "V3", "IYV")]
+    assert all(list(s) == list(states[0]) for s in states)
+    outputs = [network(layout, ("only",))(data, "only") for layout in ("I3", "Y3", "V3", "IYV")]
+    assert all(torch.equal(o, outputs[0]) for o in outputs)
+
+
+def test_tasks_that_share_everything_get_the_same_image_and_private_ones_do_not():
+    data = batch_of(*problem(dtype=torch.complex64))
+    with torch.no_grad():
+        shared, split, heads = network("I2"), network("IV"), network("IY")
+        assert torch.equal(shared(data, "PDw"), shared(data, "PDw-FS"))
+        assert not torch.allclose(split(data, "PDw"), split(data, "PDw-FS"))
+        assert not torch.allclose(heads(data, "PDw"), heads(data, "PDw-FS"))
+
+
+def touched(net, task):
+    """Names of the parameters that a loss of this task reaches."""
+    net.zero_grad(set_to_none=True)
+    data = batch_of(*problem(dtype=torch.complex64))
+    (net(data, task) - data.target).abs().sum().backward()
+    return {name for name, p in net.named_parameters() if p.grad is not None}
+
+
+def test_a_loss_reaches_its_own_tasks_parameters_and_no_others():
+    net = network("IYV")
+    first, second = touched(net, "PDw"), touched(net, "PDw-FS")
+    assert first | second == {name for name, _ in net.named_parameters()}
+    shared = {name for name in first if name.startswith(("blocks.0.", "blocks.1.encoders.", "blocks.1.etas."))}
+    assert first & second == shared
+    assert {name for name in first - second if name.startswith("blocks.2.")} == {
+        name for name, _ in net.named_parameters() if name.startswith("blocks.2.") and name.split(".")[3] == "0"
+    }
+
+
+def test_no_two_parameters_share_storage():
+    net = network("IYV2")
+    pointers = [p.data_ptr() for p in net.parameters()]
+    assert len(set(pointers)) == len(pointers)
+
+
+def papers(layout, tasks=TASKS):
+    with torch.device("meta"):
+        return UnrolledNetwork(NetworkConfig(layout=layout), tasks)
+
+
+def test_the_papers_shared_network_has_a_single_task_networks_size():
+    single, shared = papers("I12", ("PDw",)), papers("I12")
+    assert parameters(shared) == parameters(single)
+    # The paper's public code reports 29,452,070: the same, and the two log variances of its uncertainty weighting.
+    assert parameters(shared) == 29_452_070 - 2
+
+
+def test_ten_split_blocks_hold_ten_private_unets_a_task_and_none_by_accident():
+    single, split = parameters(papers("I12", ("PDw",))), papers("I2V10")
+    assert parameters(split) == single * 22 // 12
+    for block, kind in zip(split.blocks, split.layout.kinds, strict=True):
+        copies = 2 if kind == "V" else 1
+        assert (len(block.encoders), len(block.decoders), len(block.etas)) == (copies,) * 3
+    unets = [m for block in split.blocks for m in itertools.chain(block.encoders, block.decoders, block.etas)]
+    assert len({id(unet) for unet in unets}) == 3 * (2 + 2 * 10)
+    assert all(parameters(split.for_task(task)) == single for task in TASKS)
+
+
+def test_multi_head_blocks_share_encoder_and_eta():
+    heads = papers("I2Y10")
+    # The paper's public code reports 39,091,450 with two log variances.
+    assert parameters(heads) == 39_091_450 - 2
+    for block in list(heads.blocks)[2:]:
+        assert (len(block.encoders), len(block.decoders), len(block.etas)) == (1, 2, 1)
+
+
+def test_etas_start_at_one_and_are_learnt():
+    net = UnrolledNetwork(NetworkConfig(layout="IYV", channels=2, pools=1), TASKS)
+    etas = [eta for block in net.blocks for eta in block.etas]
+    assert [eta.item() for eta in etas] == [1.0] * 4
+    assert all(eta.requires_grad for eta in etas)
+
+
+def test_load_task_copies_a_single_task_network_into_one_path():
+    net, single = network("IV", seed=1), network("I2", ("PDw",), seed=2)
+    before = net.for_task("PDw").blocks[1].encoders[0].levels[0].first.weight.clone()
+    net.load_task("PDw-FS", single)
+    data = batch_of(*problem(dtype=torch.complex64))
+    with torch.no_grad():
+        assert torch.equal(net(data, "PDw-FS"), single(data, "PDw"))
+    assert torch.equal(net.for_task("PDw").blocks[1].encoders[0].levels[0].first.weight, before)
+    assert not {p.data_ptr() for p in net.parameters()} & {p.data_ptr() for p in single.parameters()}
+
+
+@pytest.mark.parametrize(
+    "other", [network("I3", ("a",)), network("I2", ("a",), channels=5), network("I2", ("a",), pools=1), network("I2")]
+)
+def test_load_task_refuses_another_size(other):
+    with pytest.raises(InputError, match="2 blocks with 4 channels and 2 poolings for one task is wanted"):
+        network("IV").load_task("PDw", other)
+
+
+def test_an_unknown_task_is_named_with_the_known_ones():
+    with pytest.raises(InputError, match="knows the tasks PDw, PDw-FS; found 'T2'"):
+        network("I")(batch_of(*problem(dtype=torch.complex64)), "T2")
+    with pytest.raises(InputError, match="each named once"):
+        UnrolledNetwork(NetworkConfig(layout="I"), ("a", "a"))
+
+
+def test_runs_under_autocast_and_stays_complex():
+    net = network("IV")
+    data = batch_of(*problem(dtype=torch.complex64))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = net(data, "PDw")
+        (output - data.target).abs().sum().backward()
+    assert output.dtype == torch.complex64
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+def test_an_empty_slice_gives_an_empty_image_and_finite_gradients():
+    net = network("IV")
+    kspace, maps, keep, target = problem(dtype=torch.complex64)
+    kspace[0] = 0
+    data = batch_of(kspace, maps, keep, target)
+    output = net(data, "PDw")
+    assert output[0].abs().max() < 1e-6
+    output.abs().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
