@@ -91,6 +91,9 @@ class Record:
     peak_memory_bytes: int | None
     node: str | None
     checkpoint: str | None
+    """The newest checkpoint's folder."""
+    checkpoint_epoch: int
+    """The epoch that it was written after; 0 without one."""
     data_hash: str
     code_version: str
     error: str | None
@@ -229,6 +232,7 @@ def record_of(trial: FrozenTrial) -> Record:
         peak_memory_bytes=count("peak_memory_bytes"),
         node=attrs.get("node"),
         checkpoint=attrs.get("checkpoint"),
+        checkpoint_epoch=attrs.get("checkpoint_epoch", 0),
         data_hash=attrs["data_hash"],
         code_version=attrs["code_version"],
         error=attrs.get("error"),
