@@ -50,7 +50,7 @@ class Weighting(nn.Module):
 
 
 def naive_weights(counts: Sequence[int]) -> Tensor:
-    """The weights w_i = T (N - n_i) / N of T tasks with n_i slices, N in all: the scarcer a task, the larger its weight.
+    """The weights w_i = T (N - n_i) / N of T tasks with n_i slices, N in all: a scarce task weighs more.
 
     This is the paper's public code. Eq. 2 of the paper, (1/T) Σ (N - n_i) loss_i, differs from it by the factor N / T²
     only, which is common to all tasks (and to which Adam is blind). They add up to T (T - 1), so those of two tasks to
@@ -105,7 +105,7 @@ class DynamicWeightAverage(Weighting):
 
     def end_epoch(self, losses: Mapping[str, float]) -> None:
         """Remember the epoch's losses and forget those of three epochs ago."""
-        latest = torch.tensor([losses[task] for task in self.tasks]).to(self.history)
+        latest = self.history.new_tensor([losses[task] for task in self.tasks])
         self.history.copy_(torch.stack([self.history[1], latest]))
 
 
