@@ -7,10 +7,10 @@ arranged so that a slice takes a fraction of its time (see ``espirit``). sigpy a
 from __future__ import annotations
 
 import numpy as np
-import sigpy as sp
 from numpy.typing import NDArray
 
 from recon.errors import InputError
+from recon.fourier import ifft
 
 Complex = NDArray[np.complex64]
 
@@ -24,6 +24,7 @@ def espirit(
     calibration_width: int = 24,
     mask: NDArray[np.bool_] | None = None,
     *,
+    rows: int | None = None,
     crop: float = EIGENVALUE_CROP,
     threshold: float = SINGULAR_THRESHOLD,
     kernel_width: int = KERNEL_WIDTH,
@@ -37,12 +38,15 @@ def espirit(
     of degree ``kernel_width - 1`` along each axis, so it is summed over kernels once on a grid of 2·kernel_width − 1
     points and evaluated for each pixel from there. (sigpy transforms every kernel at full size and sums those.) The
     power iteration starts at the calibration data's own low-resolution coil images, which inside the object are nearly
-    the eigenvectors, and ends when no map moves by more than ``tolerance``.
+    the eigenvectors, and ends at each pixel whose map moves by no more than ``tolerance`` in a step.
 
     Args:
         kspace: (coils, rows, columns), centred.
         calibration_width: edge of the square centre that is used, in samples.
         mask: (columns,) bool; calibrate only from the contiguous centre lines that it keeps. None: all lines.
+        rows: rows of the image to give maps for, about its centre; None: all. Calibrating from k-space that still
+            has its readout oversampling, for the rows that will remain, keeps the object whole: where it is cut off at
+            the edge of the field of view, one end meets the other, and no single set of maps explains both.
         crop: maps are zero where the eigenvalue is not above this (sigpy's default).
         threshold: of the singular values (sigpy's default).
         kernel_width: in samples (sigpy's default).
@@ -50,7 +54,7 @@ def espirit(
         tolerance: of the power iteration, on maps of unit norm.
 
     Returns:
-        maps: (coils, rows, columns), Σ|s|² = 1 inside the object, 0 outside; phase by ``fix_phase``.
+        maps: (coils, ``rows``, columns), Σ|s|² = 1 inside the object, 0 outside; phase by ``fix_phase``.
 
     Raises:
         InputError: where fewer calibration lines are kept than the kernel is wide.
@@ -62,18 +66,18 @@ def espirit(
             f"{min(centre.shape[1:])}; keep more centre lines, or calibrate from the full data"
         )
     polynomial = _covariance_polynomial(_kernels(centre, threshold, kernel_width))
-    coils, rows, columns = kspace.shape
-    start = _low_resolution(centre, (rows, columns))
+    coils, height, columns = kspace.shape
+    rows = height if rows is None else rows
+    wanted = slice(height // 2 - rows // 2, height // 2 - rows // 2 + rows)
+    start = _low_resolution(centre, (height, columns))[:, wanted]
+    down = _evaluation(height, polynomial.shape[-2])[wanted]
+    partial = polynomial @ _evaluation(columns, polynomial.shape[-1]).T
     maps = np.empty((coils, rows, columns), np.complex64)
     # A few rows at a time, so that G of the rows at work stays in the processor's cache.
     step = max(1, 2**17 // (coils * coils * columns))
-    across = _evaluation(columns, polynomial.shape[-1])
-    down = _evaluation(rows, polynomial.shape[-2])
-    partial = polynomial @ across.T
     for top in range(0, rows, step):
         some = slice(top, min(top + step, rows))
-        covariance = np.einsum("rp,cdpx->cdrx", down[some], partial, optimize=True)
-        covariance = covariance.reshape(coils, coils, -1)
+        covariance = np.einsum("rp,cdpx->cdrx", down[some], partial, optimize=True).reshape(coils, coils, -1)
         vectors, values = _dominant(covariance, start[:, some].reshape(coils, -1), iterations, tolerance)
         maps[:, some] = (vectors * (values > crop)).reshape(coils, -1, columns)
     return fix_phase(maps, centre)
@@ -138,6 +142,24 @@ def sense_combine(images: Complex, maps: Complex) -> Complex:
     return np.divide(combined, power, out=np.zeros_like(combined), where=power > 0).astype(np.complex64)
 
 
+def espirit_residual(kspace: Complex, maps: Complex) -> NDArray[np.float32]:
+    """How much of the coil images the maps cannot explain: ‖x − s·Σ s̄x‖ at each pixel, over the largest ‖x‖.
+
+    Inside the object it should show noise alone; anatomy in it means that one set of maps is not enough there.
+
+    Args:
+        kspace: (coils, rows, columns), fully sampled.
+        maps: (coils, rows, columns).
+
+    Returns:
+        (rows, columns).
+    """
+    images = ifft(kspace, (-2, -1))
+    left = images - maps * sense_combine(images, maps)
+    size = np.linalg.norm(images, axis=0)
+    return np.asarray(np.linalg.norm(left, axis=0) / size.max(), np.float32)
+
+
 def coil_covariance(samples: Complex) -> NDArray[np.complex128]:
     """Σ k kᴴ over the samples of k-space (coils, …): (coils, coils). Those of several slices add up."""
     flat = samples.reshape(len(samples), -1).astype(np.complex128)
@@ -171,8 +193,8 @@ def compress(kspace: Complex, matrix: Complex) -> Complex:
 def _kernels(centre: Complex, threshold: float, width: int) -> Complex:
     """Orthonormal kernels that span the calibration data's row space, (kernels, coils, width, width)."""
     coils = len(centre)
-    blocks = sp.array_to_blocks(centre, [width, width], [1, 1])
-    matrix = blocks.reshape(coils, -1, width * width).transpose(1, 0, 2).reshape(-1, coils * width * width)
+    blocks = np.lib.stride_tricks.sliding_window_view(centre, (width, width), (1, 2))
+    matrix = blocks.transpose(1, 2, 0, 3, 4).reshape(-1, coils * width * width)
     # The singular vectors by way of the smaller Gram matrix; in double precision, as its condition is squared.
     matrix = matrix.astype(np.complex128)
     if matrix.shape[0] <= matrix.shape[1]:
@@ -207,7 +229,8 @@ def _evaluation(points: int, coefficients: int) -> Complex:
 
 def _low_resolution(centre: Complex, shape: tuple[int, int]) -> Complex:
     """Coil images of the calibration data alone, with unit norm at each pixel."""
-    images = sp.ifft(sp.resize(centre, (len(centre), *shape)), axes=(-2, -1))
+    # Zeros are added at one side only: the linear phase that this gives is common to the coils, and fixed in the end.
+    images = np.fft.fftshift(np.fft.ifft2(centre, shape), (1, 2))
     # A constant keeps the start off zero where the object is not.
     images = images + 1e-3 * np.abs(images).max()
     return (images / np.linalg.norm(images, axis=0)).astype(np.complex64)
@@ -221,14 +244,23 @@ def _dominant(
     Args:
         matrices: (coils, coils, pixels); pixels last, so that each product runs along them.
         start: (coils, pixels) with unit norm.
+        iterations: the most power iterations.
+        tolerance: a pixel whose vector moves by no more than this is done, and is left out of further iterations.
     """
-    vectors = start
-    for _ in range(iterations):
-        images = np.einsum("cdp,dp->cp", matrices, vectors)
-        values = np.linalg.norm(images, axis=0)
-        fresh = images / values
-        moved = np.abs(fresh - vectors).max()
-        vectors = fresh
-        if moved < tolerance:
-            break
+    vectors = start.copy()
+    values = np.zeros(start.shape[1], np.float32)
+    open_pixels = np.arange(start.shape[1])
+    current = start
+    for iteration in range(1, iterations + 1):
+        images = np.einsum("cdp,dp->cp", matrices, current)
+        sizes = np.sqrt(np.sum(images.real**2 + images.imag**2, axis=0))
+        fresh = images / sizes
+        # Picking out the pixels that still move is itself work: not at every step.
+        if iteration % 10 == 0 or iteration == iterations:
+            vectors[:, open_pixels], values[open_pixels] = fresh, sizes
+            moving = np.abs(fresh - current).max(axis=0) > tolerance
+            if not moving.any():
+                break
+            open_pixels, matrices, fresh = open_pixels[moving], matrices[..., moving], fresh[:, moving]
+        current = fresh
     return vectors, values

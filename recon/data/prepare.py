@@ -1,6 +1,8 @@
 """Raw k-space → prepared data set: the steps for one volume, and the run over many.
 
-A volume: readout oversampling off, padding zeroed, coils compressed where asked, ESPIRiT maps, SENSE-combined target.
+A volume: padding zeroed, coils compressed where asked, ESPIRiT maps, readout oversampling off, SENSE-combined target.
+The maps come before the oversampling goes, because an object that is cut off at the edge of the field of view wraps
+round for ESPIRiT: on simulated knees the outer rows agree with the data to .997 this way, to .87 the other.
 The run: find the files, split by patient, prepare each volume by ``map`` (side by side where the caller's map is),
 then index them with nested subsets. The format itself is ``recon.data.prepared``.
 """
@@ -268,14 +270,20 @@ def pieces(raw: RawVolume, options: PrepareOptions) -> Iterator[Piece]:
     if options.calibration == "mask" and calibration_mask is None:
         calibration_mask = fixed(options.calibration_mask, raw.columns, (raw.pad_left, raw.pad_right)).columns
     for position in range(raw.slices):
-        kspace = without_oversampling(raw.read_slice(position), raw.image_rows)
-        kspace = without_padding(kspace, raw.pad_left, raw.pad_right)
+        acquired = without_padding(raw.read_slice(position), raw.pad_left, raw.pad_right)
         if matrix is not None:
-            kspace = coils.compress(kspace, matrix)
+            acquired = coils.compress(acquired, matrix)
         try:
-            maps = coils.espirit(kspace, options.calibration_width, calibration_mask, crop=options.eigenvalue_crop)
+            maps = coils.espirit(
+                acquired,
+                options.calibration_width,
+                calibration_mask,
+                rows=raw.image_rows,
+                crop=options.eigenvalue_crop,
+            )
         except InputError as error:
             raise InputError(f"{raw.path}: slice {position}: {error}") from error
+        kspace = without_oversampling(acquired, raw.image_rows)
         target = coils.sense_combine(ifft(kspace, (-2, -1)), maps)
         yield Piece(kspace, maps, target, matrix)
 

@@ -250,7 +250,7 @@ def read_record(path: Path) -> VolumeRecord:
         InputError: where the file is not a volume of a prepared data set.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r") as file:
             return VolumeRecord.model_validate_json(file.attrs["record"])
     except (OSError, KeyError, ValidationError) as error:
         raise InputError(f"{path} is not a prepared volume; prepare it again") from error
@@ -326,7 +326,7 @@ def _open(root: Path) -> _Files:
         raise InputError(f"{root / DATASET_FILE}: {field}: {first['msg']}; prepare the data again") from error
     try:
         index = read_index(root / INDEX_FILE)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{root / INDEX_FILE} cannot be read ({error}); prepare the data again") from error
     if list(index.columns) != list(INDEX_DTYPES) or content_hash(description.keys, index) != description.hash:
         raise InputError(f"{root / INDEX_FILE} is not the index that {DATASET_FILE} describes; prepare the data again")
@@ -399,8 +399,8 @@ class PreparedData:
         row = self.row(slice_id)
         self._guard(row.split)
         path = self.path / row.file
-        # Opened for each read: nothing to share between threads or across a fork. Locks would fail on read-only shares.
-        with h5py.File(path, "r", locking=False) as file:
+        # Opened for each read: nothing to share between threads or across a fork.
+        with h5py.File(path, "r") as file:
             key = json.loads(file.attrs["record"])["key"]
             if key != self.description.keys[row.volume]:
                 raise InputError(f"{path} was prepared anew since the index was written; prepare the data again")

@@ -26,7 +26,7 @@ def recognises(path: Path) -> bool:
     if not h5py.is_hdf5(path):
         return False
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r") as file:
             return "kspace" in file and "ismrmrd_header" in file
     except OSError:
         # A truncated file has an intact signature but cannot be opened.
@@ -43,7 +43,7 @@ def read(path: Path) -> RawVolume:
     Raises:
         InputError: naming the file and the field that is missing or does not fit.
     """
-    with h5py.File(path, "r", locking=False) as file:
+    with h5py.File(path, "r") as file:
         kspace = file["kspace"]
         if not isinstance(kspace, h5py.Dataset) or kspace.ndim != 4 or kspace.dtype.kind != "c":
             raise InputError(
@@ -65,7 +65,7 @@ def read(path: Path) -> RawVolume:
     acquisition = _text(attributes.get("acquisition")) or "unnamed"
 
     def load(position: int) -> NDArray[np.complex64]:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r") as file:
             return np.asarray(file["kspace"][position], np.complex64)
 
     return RawVolume(

@@ -1,4 +1,4 @@
-"""A small maker of files in fastMRI's layout: a phantom seen by sigpy's birdcage coils, with oversampling and padding."""
+"""Makes small files in fastMRI's layout: a phantom seen by sigpy's birdcage coils, with oversampling and padding."""
 
 from dataclasses import dataclass
 from pathlib import Path

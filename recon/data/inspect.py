@@ -1,0 +1,168 @@
+"""What is in a prepared data set: a table of counts and a contact sheet of pictures.
+
+Looks only at training and validation slices; of the test split it counts what the index says and opens nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from recon.coils import espirit_residual
+from recon.config import MaskConfig, MasksConfig
+from recon.data.prepared import SPLITS, PreparedData, Row, Slice, centre
+from recon.errors import InputError
+from recon.files import replace_file
+from recon.masks import Mask, fixed
+
+
+def summary(data: PreparedData, masks: MasksConfig | None = None) -> pd.DataFrame:
+    """A line for each task, split and shape of slices.
+
+    Args:
+        data: a prepared data set; the test split need not be open.
+        masks: whose lines and net accelerations to count; the default masks where None.
+
+    Returns:
+        Columns task, split, volumes, patients, slices, coils, rows, columns, padding (left+right), crop, and for the
+        split's mask lines and net_acceleration; a range (``50-70``) where training draws among several.
+    """
+    masks = masks or MasksConfig()
+    shape = ["coils", "rows", "columns", "pad_left", "pad_right", "crop_rows", "crop_columns"]
+    lines = []
+    for task, split in product(data.tasks, SPLITS):
+        chosen = data.index[(data.index["task"] == task) & (data.index["split"] == split)]
+        for _, group in chosen.groupby(shape):
+            row = data.row(group["slice_id"].iloc[0])
+            drawn = possible_masks(getattr(masks, split), row)
+            lines.append(
+                {
+                    "task": task,
+                    "split": split,
+                    "volumes": group["volume"].nunique(),
+                    "patients": group["patient"].nunique(),
+                    "slices": len(group),
+                    "coils": row.coils,
+                    "rows": row.rows,
+                    "columns": row.columns,
+                    "padding": f"{row.pad_left}+{row.pad_right}",
+                    "crop": f"{row.crop_rows}×{row.crop_columns}",
+                    "lines": _range([mask.lines for mask in drawn], "d"),
+                    "net_acceleration": _range([mask.net_acceleration for mask in drawn], ".2f"),
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def possible_masks(config: MaskConfig, row: Row) -> list[Mask]:
+    """One mask for each pair of acceleration and centre fraction that a configuration may draw, for this slice's width.
+
+    Pairs that a width does not permit are left out.
+
+    Raises:
+        InputError: where the width permits none of them.
+    """
+    masks, refused = [], ""
+    for acceleration, fraction in product(config.accelerations, config.centre_fractions):
+        one = config.model_copy(update={"accelerations": (acceleration,), "centre_fractions": (fraction,)})
+        try:
+            masks.append(fixed(one, row.columns, (row.pad_left, row.pad_right)))
+        except InputError as error:
+            refused = str(error)
+    if not masks:
+        raise InputError(f"volume {row.volume}: {refused}")
+    return masks
+
+
+def contact_sheet(
+    data: PreparedData,
+    path: str | Path,
+    *,
+    slices: int = 3,
+    mask: MaskConfig | None = None,
+) -> Path:
+    """Draw a picture (PNG) of a few slices of each task.
+
+    For each slice: the target with its crop framed, its phase, the magnitude of four maps, what the maps leave
+    unexplained of the coil images, and the mask over the k-space.
+
+    Args:
+        data: a prepared data set; only training and validation slices are drawn.
+        path: the file to write.
+        slices: how many of each task, from different volumes where there are.
+        mask: the mask to show; validation's default where None.
+
+    Returns:
+        ``path``.
+    """
+    mask = mask or MasksConfig().val
+    chosen = [(task, piece) for task in data.tasks for piece in _examples(data, task, slices)]
+    if not chosen:
+        raise InputError(f"{data.path} has no training or validation slice to draw")
+    heads = ("target", "phase", "maps of four coils", "left by maps", "k-space", "mask")
+    figure = Figure(figsize=(2.1 * len(heads), 1.9 * len(chosen)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(chosen), len(heads), squeeze=False)
+    for (task, piece), axes in zip(chosen, grid, strict=True):
+        _draw(axes, task, piece, fixed(mask, piece.row.columns, (piece.row.pad_left, piece.row.pad_right)))
+    for axis, head in zip(grid[0], heads, strict=True):
+        axis.set_title(head, fontsize=9)
+    path = Path(path)
+    with replace_file(path) as fresh:
+        figure.savefig(fresh, format="png", dpi=110)
+    return path
+
+
+def _examples(data: PreparedData, task: str, count: int) -> list[Slice]:
+    """Middle slices of different volumes first, training before validation."""
+    rows = [data.row(one) for split in ("train", "val") for one in data.subset(task, split=split)]
+    volumes: dict[str, list[Row]] = {}
+    for row in rows:
+        volumes.setdefault(row.volume, []).append(row)
+    # The middle of each volume, then its next neighbours.
+    by_distance = [sorted(group, key=lambda one: abs(one.slice - (len(group) - 1) / 2)) for group in volumes.values()]
+    rounds = (group[turn] for turn in range(max(map(len, by_distance), default=0)) for group in by_distance[:count])
+    return [data.read(row.slice_id) for row, _ in zip(rounds, range(count), strict=False)]
+
+
+def _draw(axes: Sequence[Axes], task: str, piece: Slice, mask: Mask) -> None:
+    row = piece.row
+    target, phase, maps, residual, kspace, lines = axes
+    magnitude = np.abs(piece.target)
+    target.imshow(magnitude, cmap="gray", vmin=0, vmax=np.percentile(magnitude, 99.5))
+    region = centre((row.rows, row.columns), (row.crop_rows, row.crop_columns))
+    top, left = region[0].start - 0.5, region[1].start - 0.5
+    frame = ([left, left + row.crop_columns, left + row.crop_columns, left, left], [0, 0, 1, 1, 0])
+    target.plot(frame[0], [top + one * row.crop_rows for one in frame[1]], color="tab:orange", linewidth=0.8)
+    target.set_ylabel(f"{task}\n{row.volume}\nslice {row.slice} ({row.split})", fontsize=7)
+    phase.imshow(np.where(magnitude > 0, np.angle(piece.target), np.nan), cmap="twilight", vmin=-np.pi, vmax=np.pi)
+    maps.imshow(_tiles(np.abs(piece.maps)), cmap="viridis", vmin=0, vmax=1)
+    left_over = residual.imshow(espirit_residual(piece.kspace, piece.maps), cmap="magma", vmin=0, vmax=0.2)
+    residual.figure.colorbar(left_over, ax=residual, shrink=0.7)
+    power = np.log10(np.sqrt(np.sum(np.abs(piece.kspace) ** 2, axis=0)) / np.abs(piece.kspace).max() + 1e-6)
+    kspace.imshow(power, cmap="gray", vmin=-4, vmax=0)
+    lines.imshow(np.broadcast_to(mask.columns, (row.rows, row.columns)), cmap="gray", vmin=0, vmax=1)
+    lines.set_xlabel(f"{mask.lines} lines, R {mask.net_acceleration:.2f}", fontsize=7)
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+
+
+def _tiles(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Four images, spread evenly over those there are, as a square of two by two."""
+    four = images[np.linspace(0, len(images) - 1, 4).round().astype(int)]
+    return np.block([[four[0], four[1]], [four[2], four[3]]])
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    numbers = sorted(values)
+    low, high = format(numbers[0], form), format(numbers[-1], form)
+    return low if low == high else f"{low}-{high}"
