@@ -11,7 +11,8 @@ Anatomical coordinates are the atlas's: (x, y, z) in mm from the middle of the j
 superior→inferior, medial→lateral.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -49,14 +50,26 @@ class Canvas:
             self.shares[TISSUE_INDEX[name]] += taken * part
         self.left -= taken
 
+    def at(self, index: NDArray[np.intp]) -> "Canvas":
+        """A copy of some of the places, to be put back with `update`."""
+        part = Canvas(0)
+        part.shares, part.left = self.shares[:, index], self.left[index]
+        return part
+
+    def update(self, index: NDArray[np.intp], part: "Canvas") -> None:
+        """Put back what `at` took."""
+        self.shares[:, index] = part.shares
+        self.left[index] = part.left
+
 
 @dataclass
 class Places:
     """Places to draw, with all that the drawing looks at; every array's last axis runs over them.
 
     points: (3, n), in mm; soft: the same divided by the knee's size, in which soft tissue is laid out; skin: mm below
-    the surface are negative; bone: mm inside a bone, negative outside; femur … capsule: distances in mm; broad, middle,
-    fine and streaks: noise of falling scale, the last drawn out along the leg; grain: texture of single pixels.
+    the surface are negative; bone: mm inside a bone, negative outside; cartilage, meniscus: occupancy; femur … capsule:
+    distances in mm, negative inside; broad, middle, fine: noise of falling scale; grain: texture of single pixels;
+    step: width of an edge in mm.
     """
 
     points: Float
@@ -74,6 +87,11 @@ class Places:
     fine: Float
     grain: Float
     step: float
+
+    def at(self, index: NDArray[np.intp]) -> "Places":
+        """Some of the places."""
+        arrays = {field.name: getattr(self, field.name)[..., index] for field in fields(self) if field.name != "step"}
+        return Places(step=self.step, **arrays)
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,7 @@ class Subject:
         self.shift = rng.uniform([-4, -9, -5], [4, 9, 5])
         self.fat_mm = rng.uniform(4.5, 12)
         self.girth = rng.uniform(0.95, 1.05)
-        self.marbling = rng.uniform(0.0, 0.07)
+        self.marbling = rng.uniform(0.01, 0.09)
         self.red_marrow = rng.uniform(-1.6, 0.4)
         self.physis = rng.uniform(0.0, 0.8)
         self.effusion = float(np.clip(rng.normal(0.3, 0.4), 0.05, 1.3))
@@ -127,7 +145,9 @@ class Subject:
         """A place for a lesion under the joint's surfaces."""
         above = rng.random() < 0.5
         y = rng.uniform(-26, -8) if above else rng.uniform(4, 16)
-        return Blob((rng.uniform(-15, 18), y, rng.choice([-1, 1]) * rng.uniform(10, 34)), rng.uniform(smallest, largest))
+        return Blob(
+            (rng.uniform(-15, 18), y, rng.choice([-1, 1]) * rng.uniform(10, 34)), rng.uniform(smallest, largest)
+        )
 
     @cached_property
     def _displacement(self) -> Field:
@@ -169,10 +189,12 @@ class Subject:
         grain = _grain((len(y), len(z)), step, rng)
         plane = np.empty((3, len(y), len(z)), np.float32)
         plane[1], plane[2] = y[:, None], z[None, :]
-        # A surface that lies aslant in the slice moves between the parts; a wider edge hides their steps.
-        width = max(step, 0.45 * geometry.thickness_mm / len(x))
+        # A surface that lies aslant in the slice moves between its parts. Neighbouring pixels look at four depths of a
+        # part, so that its steps become a pattern of the fine grid's highest frequency, which is not acquired.
+        dither = np.tile(np.array([[-3, 1], [3, -1]]) / 8, (len(y) // 2 + 1, len(z) // 2 + 1))[: len(y), : len(z)]
+        dither = (dither * geometry.thickness_mm / len(x)).astype(np.float32)
         for position in x:
-            plane[0] = position
+            plane[0] = np.float32(position) + dither
             everywhere = plane.reshape(3, -1)
             near_leg = np.flatnonzero(self._may_be_leg(everywhere))
             for start in range(0, len(near_leg), CHUNK):
@@ -183,7 +205,7 @@ class Subject:
                 leg = skin < step
                 here, points, far, skin = here[leg], points[:, leg], far[:, leg], skin[leg]
                 if len(here):
-                    total[:, here] += self._draw(points, far, skin, grain[:, here], width)
+                    total[:, here] += self._draw(points, far, skin, grain[:, here], step)
         total /= np.float32(len(x))
         return total.reshape(len(TISSUES), len(y), len(z))
 
@@ -217,13 +239,28 @@ class Subject:
         canvas = Canvas(len(skin))
         canvas.left *= inside(skin, step)  # outside there is air
         canvas.paint(sheet(skin + 0.7, 1.4, step), skin=1.0)
-        self._bones(canvas, places)
-        self._cartilage(canvas, places)
-        self._menisci(canvas, places)
-        self._ligaments(canvas, places)
-        self._joint(canvas, places)
-        self._around(canvas, places)
+        # Each painter works only where its tissue can be and room is left.
+        self._where(self._bones, places.bone > -step, canvas, places)
+        self._where(self._cartilage, places.cartilage > 0.1, canvas, places)
+        self._where(self._menisci, places.meniscus > 0.1, canvas, places)
+        x, y, z = places.soft
+        self._where(self._cruciates, (np.abs(z) < 16) & (np.abs(y + 4) < 24) & (np.abs(x - 10) < 26), canvas, places)
+        self._where(self._joint, places.capsule < 8, canvas, places)
+        self._where(self._around, np.True_, canvas, places)
         return canvas.shares
+
+    @staticmethod
+    def _where(
+        painter: Callable[[Canvas, Places], None],
+        possible: NDArray[np.bool_] | np.bool_,
+        canvas: Canvas,
+        places: Places,
+    ) -> None:
+        index = np.flatnonzero(possible & (canvas.left > 1e-3))
+        if len(index):
+            part = canvas.at(index)
+            painter(part, places.at(index))
+            canvas.update(index, part)
 
     def _bones(self, canvas: Canvas, p: Places) -> None:
         """Cortical rim, thin under the joint and thick along the shafts; marrow, its trabeculae and lesions."""
@@ -275,18 +312,23 @@ class Subject:
         grey = np.clip(self.mucoid * (0.5 + 0.5 * p.middle[2]) * np.clip((p.meniscus - 0.6) * 4, 0, 1), 0, 0.5)
         canvas.paint(cover, meniscus=1 - grey, synovium=grey)
 
-    def _ligaments(self, canvas: Canvas, p: Places) -> None:
-        """Cruciates, collaterals, iliotibial band, patellar and quadriceps tendons."""
+    def _cruciates(self, canvas: Canvas, p: Places) -> None:
+        """The anterior one is a loose bundle with fat and synovium between its threads, the posterior one is dense."""
         threads = np.clip(0.10 + 0.10 * p.fine[3], 0, 0.4)
+        canvas.paint(soft_tissue.anterior_cruciate(p.soft, p.step), ligament=0.75 - threads, synovium=0.25, fat=threads)
         canvas.paint(
-            soft_tissue.anterior_cruciate(p.soft, p.step), ligament=0.75 - threads, synovium=0.25, fat=threads
+            soft_tissue.posterior_cruciate(p.soft, p.step),
+            ligament=0.97 - 0.5 * threads,
+            synovium=0.03,
+            fat=0.5 * threads,
         )
-        canvas.paint(soft_tissue.posterior_cruciate(p.soft, p.step), ligament=0.97 - 0.5 * threads, synovium=0.03, fat=0.5 * threads)
-        for cover in soft_tissue.tendons(p.soft, p.capsule, self.atlas, p.step):
-            canvas.paint(cover, ligament=1 - 0.4 * threads, fat=0.4 * threads)
 
     def _joint(self, canvas: Canvas, p: Places) -> None:
-        """What lies inside the capsule: fluid, synovial folds, the fat pads; and the capsule itself."""
+        """Collateral ligaments; inside the capsule fluid, synovial folds and fat pads; and the capsule itself."""
+        threads = np.clip(0.06 + 0.06 * p.fine[3], 0, 0.25)
+        for cover in soft_tissue.tendons(p.soft, p.capsule, p.step):
+            canvas.paint(cover, ligament=1 - threads, fat=threads)
+
         x, y, z = p.soft
         within = inside(p.capsule - 0.5, p.step)
         # A film on the cartilage, pools where the noise allows, and the recesses beside and above the patella.
@@ -298,7 +340,9 @@ class Subject:
         canvas.paint(within * recess * gutter * (self.effusion > 0.1), fluid=0.95, synovium=0.05)
         canvas.paint(soft_tissue.bursa(p.soft, p.femur, self.atlas, self.effusion, pools, p.step), fluid=1.0)
         if self.cyst:
-            canvas.paint(soft_tissue.popliteal_cyst(p.soft, p.middle[2], self.effusion, p.step), fluid=0.97, synovium=0.03)
+            canvas.paint(
+                soft_tissue.popliteal_cyst(p.soft, p.middle[2], self.effusion, p.step), fluid=0.97, synovium=0.03
+            )
         canvas.paint(0.8 * sheet(p.capsule - 0.6 + 0.3 * p.middle[1], 0.9, p.step), ligament=0.9, fat=0.1)
         notch = window(np.abs(z), -1, 13, 3) * window(y, -22, 4, 4) * window(x, -8, 30, 4)
         moist = np.clip(0.08 + 0.30 * notch + 0.12 * p.middle[4], 0, 0.6)
@@ -308,31 +352,48 @@ class Subject:
     def _around(self, canvas: Canvas, p: Places) -> None:
         """Vessels and nerves, muscles in their fascia, and fat with septa everywhere else."""
         x, y, z = p.soft
+        for cover in soft_tissue.extensors(p.soft, self.atlas, p.step):
+            canvas.paint(cover, ligament=0.96, fat=0.04)
         thick = self.fat_mm * (1 + 0.3 * np.clip(-z / 40, -1, 1) + 0.12 * p.broad[4])
-        # The deep fascia lies under the subcutaneous fat, but always wraps the joint.
-        fascia = np.minimum(p.skin + thick, p.capsule - 2.5)
-        for tissue, cover in self._vessels(p.soft, p.skin, thick, p.bone, p.middle, p.step):
+        warped = x + 2.0 * p.broad[2] + 0.7 * p.middle[3], y, z + 2.0 * p.broad[3] + 0.7 * p.middle[4]
+        muscle, compartment, seam = soft_tissue.muscles(*warped)
+        # The deep fascia wraps the compartments under the subcutaneous fat, and always the joint.
+        fascia = np.minimum(np.maximum(p.skin + thick, -compartment - 1.5), p.capsule - 2.5)
+        for tissue, cover in self._vessels(p.soft, p.skin, thick, p.bone, p.middle, p.broad, p.step):
             canvas.paint(cover, **{tissue: 1.0})
         band = window(x, -20, 6, 4) * window(y, -200, 14, 4) * (z > 0)
-        canvas.paint(sheet(fascia, 0.5 + 1.6 * band, p.step) * np.clip(0.75 + 0.2 * p.middle[4], 0, 1), ligament=1.0)
+        sheath = sheet(fascia, 0.45 + 1.7 * band, p.step) * np.clip(0.7 + 0.25 * p.middle[4], 0, 1)
+        canvas.paint(sheath, ligament=0.95, fat=0.05)
 
         if self.swollen:  # fluid between the fat lobules, in front of and beside the joint
             wet = np.clip(0.5 * (p.broad[5] + 0.4) + 0.3 * p.middle[2], 0, 0.8) * window(y, -30, 35, 15)
-            canvas.paint(wet * sheet(2.5 * p.middle[3], 0.9, p.step) * inside(-fascia, p.step), fluid=0.7, fat=0.3)
+            canvas.paint(
+                0.55 * wet * sheet(2.5 * p.middle[3], 0.7, p.step) * inside(-fascia, p.step), fluid=0.7, fat=0.3
+            )
 
-        muscle, seam = soft_tissue.muscles(x + 2.0 * p.broad[2] + 0.7 * p.middle[3], y, z + 2.0 * p.broad[3] + 0.7 * p.middle[4])
         belly = inside(-muscle, p.step) * inside(fascia + 0.4, p.step)
-        septum = sheet(seam, 0.9, p.step)
-        strands = self._fine(p.points, (1.0, 5.0, 1.0))
-        lamellae = sheet(2.2 * self._middle(p.points, (0.8, 4.0, 0.8))[5], 0.5, p.step)
-        fatty = np.clip(self.marbling + 0.05 * strands[0] + 0.25 * lamellae * (0.5 + 0.5 * p.broad[5]) , 0.0, 0.8)
-        fatty = np.clip(fatty + 0.8 * septum, 0, 1)
-        tendinous = np.clip(0.05 + 0.06 * strands[1], 0, 0.3) * (1 - fatty)
-        canvas.paint(belly, muscle=1 - fatty - tendinous, fat=fatty, ligament=tendinous)
+        index = np.flatnonzero(belly > 0)
+        if len(index):
+            fatty, tendinous = np.zeros_like(belly), np.zeros_like(belly)
+            fatty[index], tendinous[index] = self._streaks(p.points[:, index], p.broad[5, index])
+            fatty = np.clip(fatty + 0.8 * sheet(seam, 0.9, p.step), 0, 1)
+            tendinous *= 1 - fatty
+            canvas.paint(belly, muscle=1 - fatty - tendinous, fat=fatty, ligament=tendinous)
 
-        lobules = 0.5 * sheet(2.6 * p.middle[5] + 0.8 * p.fine[1], 0.4, p.step) * (0.4 + 0.6 * (np.abs(p.broad[1]) < 0.9))
-        damp = np.clip(0.03 + 0.02 * p.fine[2], 0, 0.2)
-        canvas.paint(1.0, fat=(1 - lobules) * (1 - damp), ligament=lobules, synovium=(1 - lobules) * damp)
+        # Septa part the fat's lobules; in places they are thick enough to be seen.
+        septa = 0.45 * sheet(8.0 * p.broad[1] + 1.2 * p.middle[5] + 0.3 * p.fine[1], 0.35, p.step)
+        septa += (
+            0.22 * sheet(2.6 * p.middle[5] + 0.5 * p.fine[1], 0.35, p.step) * np.clip(p.broad[3] + p.middle[1], 0, 1)
+        )
+        damp = np.clip(0.04 + 0.025 * p.fine[2] + 0.02 * p.middle[0], 0, 0.2)
+        canvas.paint(1.0, fat=(1 - septa) * (1 - damp), ligament=septa, synovium=(1 - septa) * damp)
+
+    def _streaks(self, points: Float, broad: Float) -> tuple[Float, Float]:
+        """Shares of fat and tendon between the fibres of muscle, drawn out along the leg."""
+        strands = self._fine(points, (1.0, 6.0, 1.0))
+        sheets = 3.0 * self._middle(points, (0.9, 9.0, 0.9))[5] + 0.4 * strands[2]
+        fat = self.marbling + 0.07 * strands[0] + 0.28 * sheet(sheets, 0.6, 0.6) * np.clip(0.6 + 0.6 * broad, 0, 1)
+        return np.clip(fat, 0, 0.6), np.clip(0.05 + 0.05 * strands[1], 0, 0.3)
 
 
 def _grain(shape: tuple[int, int], step: float, rng: np.random.Generator) -> Float:

@@ -31,7 +31,14 @@ BONE_BLUR_MM = 1.1
 THIN_BLUR_MM = 0.6
 CAPSULE_MM = 10.0
 
-FIBULA_AXIS = ((9, 21, 33, 2), (14, 22, 34, 8), (22, 22, 34, 9), (32, 21, 34.5, 6.5), (45, 20, 34, 5.5), (110, 19, 32, 6))
+FIBULA_AXIS = (
+    (9, 21, 33, 2),
+    (14, 22, 34, 8),
+    (22, 22, 34, 9),
+    (32, 21, 34.5, 6.5),
+    (45, 20, 34, 5.5),
+    (110, 19, 32, 6),
+)
 """Of knees whose labels lack it: y, x, z and radius in mm before scaling; drawn by us after ordinary anatomy."""
 
 Bool = NDArray[np.bool_]
@@ -177,10 +184,11 @@ def _add_fibula(labels: Labels, joint: NDArray[np.float64], spacing: float, size
     at = [np.interp(y, table[:, 0], table[:, column]) for column in (1, 2, 3)]
     radius = np.where(y < table[0, 0], 0.0, at[2])
     away = np.hypot(x[:, None, None] - at[0][None, :, None], (z[None, None, :] - at[1][None, :, None]) * 1.1)
-    low, high = np.searchsorted(y, [0.0, 200.0])
-    clear = distance_transform_edt(labels[:, low:high] == 0, spacing) > 1.8
-    part = labels[:, low:high]
-    part[(away < radius[None, :, None])[:, low:high] & clear] = FIBULA
+    wanted = away < radius[None, :, None]
+    # Distances are wanted only around it.
+    box = tuple(slice(max(0, low.min() - 4), low.max() + 5) for low in np.nonzero(wanted))
+    part = labels[box]
+    part[wanted[box] & (distance_transform_edt(part == 0, spacing) > 1.8)] = FIBULA
 
 
 def _add_menisci(labels: Labels, spacing: float) -> None:

@@ -17,6 +17,9 @@ READOUT_OVERSAMPLING = 2
 REACH = 0.62
 """Half the drawn extent along the readout, in fields of view; beyond it the coils hear nothing."""
 
+STACK_CENTRE_MM = -9.0
+"""Along x, of the stack of slices, so that it holds the joint from the patella to the back of the condyles."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -68,7 +71,7 @@ class Geometry:
         rows, columns = self.fine_shape
         y = (np.arange(rows)[self.drawn_rows] - rows // 2) * step
         z = (np.arange(columns) - columns // 2) * step
-        parts = 4 if self.pixel_mm < 0.9 else 3
-        centre = (index - (self.slices - 1) / 2) * self.spacing_mm
+        parts = 3 if self.pixel_mm < 0.9 else 2
+        centre = STACK_CENTRE_MM + (index - (self.slices - 1) / 2) * self.spacing_mm
         x = centre + ((np.arange(parts) + 0.5) / parts - 0.5) * self.thickness_mm
         return x, y, z

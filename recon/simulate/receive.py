@@ -11,7 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from recon.simulate.geometry import Geometry
+from recon.simulate.geometry import STACK_CENTRE_MM, Geometry
 
 SEGMENTS = 24
 """Straight pieces that a loop is cut into."""
@@ -21,7 +21,7 @@ COARSE_MM = 7.0
 
 @dataclass(frozen=True)
 class Loop:
-    """A circular receive loop: centre and unit normal (x, y, z) and radius, all in mm; and its gain, a complex number."""
+    """A circular receive loop: centre and unit normal (x, y, z) and radius in mm, and complex gain."""
 
     centre: tuple[float, float, float]
     normal: tuple[float, float, float]
@@ -67,7 +67,9 @@ def receive_field(loop: Loop, points: NDArray[np.float64]) -> NDArray[np.complex
     field = np.zeros(points.shape)
     for place, direction in zip(np.array(loop.centre) + loop.radius * around, along, strict=True):
         r = points - place
-        inverse = (np.einsum("ij,ij->i", r, r) + 9.0) ** -1.5  # a wire of 3 mm: finite wherever a loop touches the object
+        inverse = (
+            np.einsum("ij,ij->i", r, r) + 9.0
+        ) ** -1.5  # a wire of 3 mm: finite wherever a loop touches the object
         field += np.cross(direction, r) * inverse[:, None]
     field *= 1e3 * 2 * np.pi * loop.radius / SEGMENTS
     return loop.gain * (field[:, 0] - 1j * field[:, 2])
@@ -82,7 +84,7 @@ class Receiver:
     def __init__(self, geometry: Geometry, coils: int, rng: np.random.Generator) -> None:
         self.loops = loops(coils, rng)
         half = [
-            geometry.slices * geometry.spacing_mm / 2 + COARSE_MM,
+            abs(STACK_CENTRE_MM) + geometry.slices * geometry.spacing_mm / 2 + COARSE_MM,
             0.65 * geometry.field_of_view_mm + COARSE_MM,
             geometry.columns * geometry.pixel_mm / 2 + COARSE_MM,
         ]
@@ -106,13 +108,12 @@ class Receiver:
         covariance = (0.5 * common + 0.5 * np.eye(size)) * np.outer(strength, strength)
         return covariance / (np.trace(covariance).real / size)
 
-    def sensitivities(
-        self, x: float, y: NDArray[np.float64], z: NDArray[np.float64]
-    ) -> NDArray[np.complex64]:
+    def sensitivities(self, x: float, y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.complex64]:
         """Receive fields (coils, rows, columns) in the plane x at rows y and columns z, all in mm.
 
         Cubic splines along one axis after the other: the fields are smooth at the scale of the coarse grid.
         """
+
         def index(axis: int, positions: NDArray[np.float64]) -> NDArray[np.float64]:
             values = self._axes[axis]
             return (positions - values[0]) / (values[1] - values[0])
@@ -121,8 +122,9 @@ class Receiver:
             _spline_weights(index(axis, np.atleast_1d(positions)), len(self._axes[axis]))
             for axis, positions in enumerate((np.array([x]), y, z))
         ]
-        plane = np.tensordot(weights[0][0], self._fields, (0, 1))
-        return np.asarray(weights[1] @ plane @ weights[2].T, np.complex64)
+        plane = np.einsum("x,cxyz->cyz", weights[0][0], self._fields)
+        rows, columns = (w.astype(np.complex64) for w in weights[1:])
+        return np.asarray(rows @ plane.astype(np.complex64) @ columns.T)
 
 
 def _spline_weights(index: NDArray[np.float64], size: int) -> NDArray[np.float64]:
@@ -140,27 +142,30 @@ def acquire(
     The fine grid's transform is cut to the acquired band, so that the object is truncated as a scanner truncates it.
     """
     rows, columns = geometry.fine_shape
-    window = geometry.drawn_rows
+    window, half = geometry.drawn_rows, columns // 2
+    up, left = rows // 2 - window.start, columns - half
+    # The centred transform without shifts: the object is laid down with its centre at the origin, …
     full = np.zeros((len(sensitivities), rows, columns), np.complex64)
-    full[:, window] = sensitivities * image
-    # Only a band of rows survives, so the columns are transformed after the cut.
-    spectrum = scipy.fft.fft(scipy.fft.ifftshift(full, axes=(1,)), axis=1, norm="ortho", overwrite_x=True)
-    spectrum = scipy.fft.fftshift(_band(spectrum, geometry.rows, 1), axes=(1,))
-    spectrum = scipy.fft.fft(scipy.fft.ifftshift(spectrum, axes=(2,)), axis=2, norm="ortho", overwrite_x=True)
-    kspace = scipy.fft.fftshift(_band(spectrum, geometry.columns, 2), axes=(2,))
+    for here, there in ((slice(0, up), slice(rows - up, rows)), (slice(up, None), slice(0, window.stop - rows // 2))):
+        full[:, there, :left] = sensitivities[:, here, half:] * image[here, half:]
+        full[:, there, left:] = sensitivities[:, here, :half] * image[here, :half]
+    # … and of its spectrum the low frequencies are taken, the negative ones first. Of the rows, before the columns'.
+    spectrum = _low(scipy.fft.fft(full, axis=1, norm="ortho", overwrite_x=True), geometry.rows, 1)
+    kspace = _low(scipy.fft.fft(spectrum, axis=2, norm="ortho", overwrite_x=True), geometry.columns, 2)
     # An orthonormal transform cut to a band keeps energy, not amplitude; this keeps the amplitude.
     kspace *= np.float32(np.sqrt(geometry.rows * geometry.columns / (rows * columns)))
-    left, right = geometry.padding
-    kspace[..., :left] = 0
-    kspace[..., right:] = 0
+    first, last = geometry.padding
+    kspace[..., :first] = 0
+    kspace[..., last:] = 0
     return kspace
 
 
-def _band(spectrum: NDArray[np.complex64], size: int, axis: int) -> NDArray[np.complex64]:
-    """The `size` lowest frequencies of an uncentred spectrum, uncentred."""
-    positive = np.take(spectrum, range((size + 1) // 2), axis)
-    negative = np.take(spectrum, range(spectrum.shape[axis] - size // 2, spectrum.shape[axis]), axis)
-    return np.concatenate([positive, negative], axis)
+def _low(spectrum: NDArray[np.complex64], size: int, axis: int) -> NDArray[np.complex64]:
+    """The `size` lowest frequencies of an uncentred spectrum, centred."""
+    length = spectrum.shape[axis]
+    ends = [slice(length - size // 2, length), slice(0, (size + 1) // 2)]
+    before = (slice(None),) * axis
+    return np.concatenate([spectrum[(*before, end)] for end in ends], axis)
 
 
 def noise(

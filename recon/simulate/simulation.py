@@ -57,7 +57,7 @@ def simulate(
         lines=lines,
         slices=slices,
         field_of_view_mm=float(field_of_view_mm),
-        spacing_mm=min(6.0, max(3.0, 96.0 / slices)),
+        spacing_mm=min(7.0, max(3.0, 102.0 / slices)),
         thickness_mm=3.0,
     )
     examinations = [

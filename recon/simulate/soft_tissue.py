@@ -5,6 +5,7 @@ z medial→lateral) divided by the knee's size. They are plausible, not measured
 and what hides what (`anatomy`).
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -24,25 +25,41 @@ OUTLINE = (
     (-105, -8, 2, 74, 69),
     (-45, -13, 1, 62, 60),
     (0, -13, 0, 58, 55),
-    (35, -6, 0, 54, 52),
+    (35, -6, 0, 54, 50),
     (105, 3, 1, 60, 57),
 )
 MUSCLES = {
     # y, centre x, centre z, half depth, half width
-    "vastus medialis": ((-110, -18, -38, 40, 30), (-60, -20, -42, 34, 24), (-28, -20, -46, 22, 12), (-10, -20, -46, 4, 2)),
+    "vastus medialis": (
+        (-110, -18, -38, 40, 30),
+        (-60, -20, -42, 34, 24),
+        (-28, -20, -46, 22, 12),
+        (-10, -20, -46, 4, 2),
+    ),
     "vastus lateralis": ((-110, -14, 38, 40, 30), (-60, -16, 42, 34, 20), (-42, -18, 46, 22, 11), (-26, -22, 46, 4, 2)),
     "vastus intermedius": ((-110, -44, 2, 24, 26), (-72, -46, 2, 13, 20), (-60, -46, 2, 3, 3)),
     "biceps femoris": ((-110, 36, 30, 28, 26), (-60, 34, 36, 22, 17), (-15, 29, 44, 14, 8), (14, 24, 46, 3, 3)),
     "semimembranosus": ((-110, 36, -20, 26, 22), (-60, 37, -25, 21, 18), (-15, 34, -37, 14, 11), (8, 28, -42, 3, 2)),
     "semitendinosus": ((-110, 56, -6, 12, 18), (-50, 55, -18, 8, 10), (0, 44, -42, 4, 4), (30, 24, -46, 2, 2)),
     "sartorius": ((-110, 14, -52, 20, 14), (-50, 20, -51, 16, 8), (10, 22, -49, 12, 5), (45, 4, -44, 5, 2)),
-    "gastrocnemius medial": ((-36, 38, -20, 2, 4), (-20, 40, -21, 11, 13), (20, 42, -25, 18, 21), (105, 46, -26, 28, 32)),
+    "gastrocnemius medial": (
+        (-36, 38, -20, 2, 4),
+        (-20, 40, -21, 11, 13),
+        (20, 42, -25, 18, 21),
+        (105, 46, -26, 28, 32),
+    ),
     "gastrocnemius lateral": ((-32, 38, 21, 2, 4), (-16, 39, 22, 10, 12), (20, 42, 24, 17, 19), (105, 46, 26, 26, 30)),
     "soleus": ((18, 28, 16, 3, 6), (42, 29, 5, 11, 28), (105, 32, 2, 16, 42)),
     "popliteus": ((0, 28, 14, 2, 2), (16, 27, 2, 8, 17), (46, 20, -12, 10, 20), (66, 16, -18, 2, 3)),
     "tibialis anterior": ((8, -14, 35, 2, 2), (28, -12, 36, 18, 13), (105, -8, 32, 32, 28)),
     "peroneus": ((20, 14, 46, 2, 2), (42, 14, 45, 12, 11), (105, 14, 44, 18, 16)),
-    "popliteal fat": ((-110, 46, 8, 8, 8), (-55, 42, 6, 15, 11), (-20, 40, 1, 17, 9), (12, 42, 0, 9, 5), (30, 42, 0, 2, 2)),
+    "popliteal fat": (
+        (-110, 46, 8, 8, 8),
+        (-55, 42, 6, 15, 11),
+        (-20, 40, 1, 17, 9),
+        (12, 42, 0, 9, 5),
+        (30, 42, 0, 2, 2),
+    ),
 }
 """Bellies, and the fat of the popliteal fossa that parts them."""
 
@@ -77,30 +94,43 @@ def outline(soft: Float, far: Float, girth: float, fat_mm: float) -> Float:
     # A superellipse with exponent 2.5: legs are a little squarer than ellipses.
     radius = (u * u * np.sqrt(u) + w * w * np.sqrt(w)) ** np.float32(0.4)
     leg = (radius - 1) * np.minimum(depth, width)
-    bones = np.minimum(np.minimum(far[0], far[1]), np.minimum(far[2], far[3])) - np.float32(4 + 0.4 * fat_mm)
-    # Smooth union of the two, 8 mm wide.
-    blend = np.clip(0.5 + (bones - leg) / 16, 0, 1)
-    return bones * (1 - blend) + leg * blend - 8 * blend * (1 - blend)
+    cover = np.float32(4 + 0.4 * fat_mm)
+    bones = np.minimum(np.minimum(far[0], far[1]), far[2]) - cover
+    return _union(_union(leg, far[3] - 0.6 * cover, 14), bones, 8)
 
 
-def muscles(x: Float, y: Float, z: Float) -> tuple[Float, Float]:
-    """How deep places lie in the belly they are nearest to (mm, negative outside), and how far from its neighbour."""
+def _union(first: Float, second: Float, soft: float) -> Float:
+    """The union of two signed distances whose seam is rounded over `soft` mm."""
+    blend = np.clip(0.5 + (second - first) / np.float32(2 * soft), 0, 1)
+    return second * (1 - blend) + first * blend - np.float32(soft) * blend * (1 - blend)
+
+
+def muscles(x: Float, y: Float, z: Float) -> tuple[Float, Float, Float]:
+    """How deep places lie in a belly, and in any compartment (mm, negative outside), and how far from a neighbour.
+
+    Bellies push each other aside: between two that overlap, each keeps its side. The fat of the popliteal fossa is a
+    compartment that is no belly.
+    """
     rows = _rows(y)
     best = np.full(len(x), -100, np.float32)
     second = best.copy()
     fat = best
     for name, table in _MUSCLES.items():
-        knots = MUSCLES[name]
         centre_x, centre_z, depth, width = table[:, rows]
         radius = np.sqrt(((x - centre_x) / depth) ** 2 + ((z - centre_z) / width) ** 2)
         score = (1 - radius) * np.minimum(depth, width)
-        score[(y < knots[0][0]) | (y > knots[-1][0])] = -100
+        # Towards its ends a belly runs out into its tendon.
+        top, bottom = np.float32(MUSCLES[name][0][0]), np.float32(MUSCLES[name][-1][0])
+        if top > -105:
+            score = score - np.maximum(0, 9 - 0.4 * (y - top))
+        if bottom < 105:
+            score = score - np.maximum(0, 9 - 0.4 * (bottom - y))
         if name == "popliteal fat":
             fat = score
         else:
             second = np.maximum(second, np.minimum(best, score))
             best = np.maximum(best, score)
-    return np.minimum(best, best - fat), best - second
+    return np.minimum(best, best - fat), np.maximum(best, fat), best - second
 
 
 def tube(soft: Float, path: tuple[Place, ...], squeeze: Place = (1, 1, 1)) -> Float:
@@ -108,7 +138,7 @@ def tube(soft: Float, path: tuple[Place, ...], squeeze: Place = (1, 1, 1)) -> Fl
     metric = np.array(squeeze, np.float32)
     x, y, z = (soft[axis] * metric[axis] for axis in range(3))
     best = np.full(soft.shape[1], np.inf, np.float32)
-    for start, end in zip(path[:-1], path[1:], strict=True):
+    for start, end in itertools.pairwise(path):
         a = np.array(start, np.float32) * metric
         d = np.array(end, np.float32) * metric - a
         dx, dy, dz = x - a[0], y - a[1], z - a[2]
@@ -128,8 +158,8 @@ def posterior_cruciate(soft: Float, step: float) -> Float:
     return inside(tube(soft, ((2, -15, -7), (13, -11, -5), (23, -2, -2), (26, 10, 0))) - 4.6, step)
 
 
-def tendons(soft: Float, capsule: Float, atlas: Atlas, step: float) -> Iterator[Float]:
-    """Collateral ligaments and popliteus tendon on the capsule; patellar and quadriceps tendons."""
+def tendons(soft: Float, capsule: Float, step: float) -> Iterator[Float]:
+    """The collateral ligaments and the popliteus tendon, which follow the capsule."""
     x, y, z = soft
     medial = window(x + 0.08 * y, -5, 11, 2) * window(y, -30, 46, 3) * (z < 0)
     yield medial * sheet(capsule - 1.3, 2.4, step)
@@ -139,12 +169,16 @@ def tendons(soft: Float, capsule: Float, atlas: Atlas, step: float) -> Iterator[
         along = np.clip(((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy), 0, 1)
         away = np.hypot(x - start[0] - along * dx, y - start[1] - along * dy)
         yield (z > 15) * inside(np.hypot(away, capsule - depth) - radius, step)
-    scaled = {name: tuple(v / atlas.size for v in place) for name, place in atlas.landmarks.items()}
+
+
+def extensors(soft: Float, atlas: Atlas, step: float) -> Iterator[Float]:
+    """The flat patellar tendon, from the patella to the tibial tuberosity, and the quadriceps tendon above."""
+    scaled = {name: (x / atlas.size, y / atlas.size, z / atlas.size) for name, (x, y, z) in atlas.landmarks.items()}
     top, bottom, tuberosity = (scaled[name] for name in ("patella_top", "patella_bottom", "tuberosity"))
     path = ((bottom[0] - 4, bottom[1] - 6, bottom[2]), (tuberosity[0] - 1, tuberosity[1], tuberosity[2]))
-    yield inside((tube(soft, path, (1, 1, 0.2)) - 2.6), step)
+    yield inside(tube(soft, path, (1, 1, 0.2)) - 2.6, step)
     path = ((top[0] - 2, top[1] + 6, top[2]), (top[0] + 2, top[1] - 60, top[2]))
-    yield inside((tube(soft, path, (1, 1, 0.22)) - 3.0), step)
+    yield inside(tube(soft, path, (1, 1, 0.22)) - 3.0, step)
 
 
 def bursa(soft: Float, femur: Float, atlas: Atlas, effusion: float, pools: Float, step: float) -> Float:
@@ -163,7 +197,7 @@ def popliteal_cyst(soft: Float, noise: Float, effusion: float, step: float) -> F
     return inside(away - size * (1 + 0.12 * noise), step)
 
 
-Vessels = Callable[[Float, Float, Float, Float, Float, float], Iterator[tuple[str, Float]]]
+Vessels = Callable[[Float, Float, Float, Float, Float, Float, float], Iterator[tuple[str, Float]]]
 
 
 def vessels(rng: np.random.Generator) -> Vessels:
@@ -176,7 +210,7 @@ def vessels(rng: np.random.Generator) -> Vessels:
     genicular = rng.uniform([-44, -14, 16], [-36, -8, 24])
 
     def draw(
-        soft: Float, skin: Float, fat: Float, bone: Float, middle: Float, step: float
+        soft: Float, skin: Float, fat: Float, bone: Float, middle: Float, broad: Float, step: float
     ) -> Iterator[tuple[str, Float]]:
         x, y, z = soft
         vein = tuple((px + 5.5, py, pz + beside) for px, py, pz in artery)
@@ -188,14 +222,14 @@ def vessels(rng: np.random.Generator) -> Vessels:
         yield "nerve", inside(tube(soft, nerve, (1, 1, 0.8)) - 2.4, step)
         yield "nerve", inside(tube(soft, PERONEAL_NERVE) - 1.7, step)
         # The great saphenous vein runs in the fat of the medial side.
-        medial = np.hypot(skin + 0.6 * fat, x - saphenous + 4 * middle[0])
-        yield "vein", (z < 0) * inside(medial - 1.5 * sizes[2], step)
+        medial = np.hypot(skin + 0.6 * fat, x - saphenous + 6 * broad[0])
+        yield "vein", (z < 0) * inside(medial - 1.4 * sizes[2], step)
         # Small veins wind through the fat.
-        small = np.hypot(skin + 0.55 * fat + 1.2 * middle[1], 3.5 * middle[2])
-        yield "vein", 0.9 * inside(small - 0.7 * sizes[3], step)
+        small = np.hypot(skin + 0.55 * fat + 1.2 * middle[1], 10.0 * broad[2] + 1.5 * middle[2])
+        yield "vein", 0.8 * inside(small - 0.75 * sizes[3], step)
         # Genicular vessels run around the bones.
         for level in genicular:
             ring = np.hypot(bone + 2.6, y - level + 2.5 * middle[3])
-            yield "vein", 0.8 * inside(ring - 0.8, step)
+            yield "vein", 0.8 * inside(ring - 0.8, step) * (broad[4] > 0.1)
 
     return draw

@@ -69,15 +69,13 @@ def examine(examination: Examination) -> list[Path]:
     shape = (geometry.slices, examination.coils, geometry.rows, geometry.columns)
     volumes = [np.empty(shape, np.complex64) for _ in PROTOCOLS]
     for index in range(geometry.slices):
-        fractions = subject.fractions(
-            geometry, index, np.random.default_rng(examination.sequence(_TEXTURE, index))
-        )
+        fractions = subject.fractions(geometry, index, np.random.default_rng(examination.sequence(_TEXTURE, index)))
         x, y, z = geometry.axes(index)
         middle = float(x.mean())
         sensitivities = receiver.sensitivities(middle, y, z)
         heard = np.clip((geometry.field_of_view_mm * 0.62 - np.abs(y)) / (geometry.field_of_view_mm * 0.1), 0, 1)
         sensitivities *= (heard**2 * (3 - 2 * heard)).astype(np.float32)[:, None]
-        off_resonance = 45 * field_map(middle, y, z)
+        off_resonance = 55 * field_map(middle, y, z)
         for number, protocol in enumerate(PROTOCOLS):
             water, fat = water_and_fat(fractions, protocol, off_resonance, subject.spread)
             image = water + np.roll(fat, SUPERSAMPLING, axis=0)
@@ -90,7 +88,7 @@ def examine(examination: Examination) -> list[Path]:
             kspace[..., left:right] += np.float32(level) * noise(lines, receiver.covariance, rng)
             volumes[number][index] = GAIN * kspace
     paths = []
-    for number, (protocol, kspace) in enumerate(zip(PROTOCOLS, volumes, strict=True)):
+    for protocol, kspace in zip(PROTOCOLS, volumes, strict=True):
         path = examination.path(protocol)
         covariance = receiver.covariance * (GAIN * protocol.noise * REFERENCE / examination.snr) ** 2
         write_fastmri(path, kspace, examination, subject, protocol, covariance)
