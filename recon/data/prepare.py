@@ -2,7 +2,7 @@
 
 A volume: padding zeroed, coils compressed where asked, ESPIRiT maps, readout oversampling off, SENSE-combined target.
 The maps come before the oversampling goes, because an object that is cut off at the edge of the field of view wraps
-round for ESPIRiT: on simulated knees the outer rows agree with the data to .997 this way, to .87 the other.
+round for ESPIRiT, and no single set of maps explains the outer rows then.
 The run: find the files, split by patient, prepare each volume by ``map`` (side by side where the caller's map is),
 then index them with nested subsets. The format itself is ``recon.data.prepared``.
 """
