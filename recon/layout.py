@@ -1,4 +1,7 @@
-"""Layouts: which blocks are shared (I), multi-head (Y) or split (V), as a string such as ``IIVVVVVVVVVV`` = ``I2V10``."""
+"""Layouts: which blocks are shared (I), multi-head (Y) or split (V), as a string such as ``I2V10``.
+
+What a kind of block means for the network is left to ``recon.unrolled``.
+"""
 
 from __future__ import annotations
 
