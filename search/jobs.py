@@ -1,7 +1,7 @@
 """Fixed jobs: the baselines of a space, and the retrainings that confirm its leaders.
 
-They are configurations that nobody chose by looking at results, so they are never stopped early and no sampler learns from
-them. This module lists them; ``search.searcher`` serves them.
+They are configurations that nobody chose by looking at results, so they are never stopped early and no sampler learns
+from them. This module lists them; ``search.searcher`` serves them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,11 @@ def baselines(space: Space, seed: int, counts: Iterable[int | None], stage: Stag
         source = stl_key(space, space.source, None, seed)
         for count in counts:
             key = f"transfer{_cut(count)}/seed={seed}"
-            add(Fixed(key, "transfer", stage, space.reference_config("transfer", None, count, seed), count, None, source))
+            add(
+                Fixed(
+                    key, "transfer", stage, space.reference_config("transfer", None, count, seed), count, None, source
+                )
+            )
     return list(jobs.values())
 
 

@@ -1,7 +1,8 @@
-"""Launching: one search on a local Ray or on a cluster, from nothing, from where it was interrupted, or further than before.
+"""Launching: one search on a local Ray or on a cluster, from nothing, from where it was interrupted, or further than
+before.
 
-The study is the only state. Whatever was killed, the same call goes on: it closes what the last driver left open, continues
-those trials from their checkpoints, and runs what is still missing.
+The study is the only state. Whatever was killed, the same call goes on: it closes what the last driver left open,
+continues those trials from their checkpoints, and runs what is still missing.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def launch(
     storage: str | None = None,
     runs_dir: Path = Path("runs"),
     address: str | None = None,
-    resources: Resources = Resources(),  # noqa: B008
+    resources: Resources = Resources(),
     trainer: Trainer = train_on_prepared,
     verbose: bool = False,
 ) -> Outcome:
@@ -136,8 +137,8 @@ def launch(
         verbose: let Ray speak.
 
     Raises:
-        InputError: space and data do not fit, the study was made with another space or other data, another driver runs it,
-            or the resources are not there.
+        InputError: space and data do not fit, the study was made with another space or other data, another driver
+            runs it, or the resources are not there.
         KeyboardInterrupt: after Ctrl-C, when the study has been left so that the same call continues it.
     """
     facts = data if isinstance(data, DataFacts) else DataFacts.of(data)
@@ -261,20 +262,25 @@ def _trial_name(trial: Trial) -> str:
     return str(trial.config["name"])
 
 
-class Watch(tune.Callback):  # type: ignore[misc]
-    """Carries to the searcher what Tune tells callbacks only, keeps the driver's claim alive, and drives the display."""
+class Watch(tune.Callback):
+    """Carries to the searcher what Tune tells callbacks only, keeps the driver's claim alive, and drives the
+    display."""
 
     def __init__(self, search: StudySearch, driver: Driver, display: Display) -> None:
         self._search, self._driver, self._display = search, driver, display
         search.on_ended = partial(display.ended, search=search)
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
         """Write a report that the scheduler stopped at, too, before its checkpoint is written."""
         self._search.on_trial_result(trial.trial_id, result)
         if ERROR not in result:
             self._display.epoch()
 
-    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any) -> None:
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
+    ) -> None:
         """Write the new checkpoint's place before Tune deletes the old one."""
         self._search.note_checkpoint(trial.trial_id, checkpoint.path)
 
@@ -312,8 +318,8 @@ class Driver:
 def driving(study: OpenStudy) -> Iterator[Driver]:
     """Claim a study for this process.
 
-    On one host, or on one shared folder, a lock on a file tells, which the system frees when its holder dies, however it
-    dies. Drivers with other folders tell by a heartbeat in the study.
+    On one host, or on one shared folder, a lock on a file tells, which the system frees when its holder dies, however
+    it dies. Drivers with other folders tell by a heartbeat in the study.
 
     Raises:
         InputError: another driver has it.
@@ -334,7 +340,8 @@ def driving(study: OpenStudy) -> Iterator[Driver]:
         # Our own lock proves that whoever claimed under it is dead.
         if other and other["lock"] != claim["lock"] and (silent := time.time() - other["beat"]) < BEAT_LOST_SECONDS:
             raise InputError(
-                f"study {study.name!r} is being run by process {other['pid']} on {other['host']}, heard of {silent:.0f} s ago; "
+                f"study {study.name!r} is being run by process {other['pid']} on {other['host']}, "
+                f"heard of {silent:.0f} s ago; "
                 f"if it is dead, try again in {BEAT_LOST_SECONDS - silent:.0f} s"
             )
         file.seek(0)
@@ -390,7 +397,8 @@ _ENVIRONMENT = {
 
 @contextlib.contextmanager
 def cluster(address: str | None, verbose: bool = False) -> Iterator[None]:
-    """Connect to a Ray cluster, or start one on this machine and end it afterwards; one that is connected already stays.
+    """Connect to a Ray cluster, or start one on this machine and end it afterwards; one that is connected already
+    stays.
 
     Raises:
         InputError: there is no cluster at the address.
@@ -404,11 +412,7 @@ def cluster(address: str | None, verbose: bool = False) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    common = {
-        "log_to_driver": verbose,
-        "logging_level": logging.INFO if verbose else logging.CRITICAL,
-        "configure_logging": True,
-    }
+    level = logging.INFO if verbose else logging.CRITICAL
     with contextlib.ExitStack() as stack:
         if address in (None, "local"):
             folder = stack.enter_context(_ray_folder())
@@ -417,7 +421,8 @@ def cluster(address: str | None, verbose: bool = False) -> Iterator[None]:
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=str(folder),
-                **common,
+                log_to_driver=verbose,
+                logging_level=level,
             )
         elif address is not None and address.startswith("ray://"):
             raise InputError(
@@ -426,7 +431,7 @@ def cluster(address: str | None, verbose: bool = False) -> Iterator[None]:
             )
         else:
             try:
-                ray.init(address=address, **common)
+                ray.init(address=address, log_to_driver=verbose, logging_level=level)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 first = str(error).strip().splitlines()[0]
                 raise InputError(f"--address {address}: there is no Ray cluster to connect to ({first})") from error
@@ -451,4 +456,3 @@ def _ray_folder() -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-

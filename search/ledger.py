@@ -1,8 +1,8 @@
 """Writing to a study: the one place that changes a storage, and the life of a trial in it.
 
-begin → epoch, checkpoint, epoch, checkpoint … → finish, which tells Optuna what happened: COMPLETE at the last epoch, PRUNED
-where the scheduler stopped it, FAIL with the reason. A trial whose driver died is closed later (``close``) and may be
-continued by a new one.
+begin → epoch, checkpoint, epoch, checkpoint … → finish, which tells Optuna what happened: COMPLETE at the last epoch,
+PRUNED where the scheduler stopped it, FAIL with the reason. A trial whose driver died is closed later (``close``) and
+may be continued by a new one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 
 from recon.config import TrainConfig
 from search.study import EPOCH, Kind, OpenStudy, Record, Stage, record_of
-from search.trial import ERROR, OBJECTIVE, Job, metrics_of
 from search.trial import EPOCH as RESULT_EPOCH
+from search.trial import ERROR, OBJECTIVE, Job, metrics_of
 
 INTERRUPTED = "interrupted"
 CHECKPOINT_EPOCH = "checkpoint_epoch"
@@ -33,7 +33,6 @@ class Live:
     job: Job
     key: str
     kind: Kind
-    layout: str
     epochs: set[int] = field(default_factory=set)
     """Epochs that the storage has."""
     error: str | None = None
@@ -106,7 +105,8 @@ class Ledger:
         return epochs
 
     def epoch(self, live: Live, result: Mapping[str, Any]) -> None:
-        """Write an epoch's metrics and value, once; a result with an error or a value that is not finite is kept as the error."""
+        """Write an epoch's metrics and value, once; a result with an error or a value that is not finite is kept as
+        the error."""
         value, epoch = float(result[OBJECTIVE]), int(result[RESULT_EPOCH])
         if ERROR in result:
             live.error = str(result[ERROR])

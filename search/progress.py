@@ -34,6 +34,8 @@ class Display:
     _began: float = field(default_factory=time.monotonic)
     _shown: float = 0.0
     _epochs: int = 0
+    _first: float = 0.0
+    """When the first epoch came: what starting up took says nothing of what is left."""
     _fixed_done: int = 0
     _best: Record | None = None
     _live: RichLive | None = None
@@ -57,18 +59,30 @@ class Display:
     def epoch(self) -> None:
         """Count an epoch, from which the time left is estimated."""
         self._epochs += 1
+        if self._epochs == 1:
+            self._first = time.monotonic()
 
     def remember(self, record: Record) -> None:
         """Keep the best searched trial."""
-        if record.stage == "search" and record.state is State.COMPLETE and record.value is not None and record.feasible:
-            if self._best is None or self._best.value is None or record.value > self._best.value:
-                self._best = record
+        if (
+            record.stage != "search"
+            or record.state is not State.COMPLETE
+            or not record.feasible
+            or record.value is None
+        ):
+            return
+        if self._best is None or self._best.value is None or record.value > self._best.value:
+            self._best = record
 
     def ended(self, record: Record, search: StudySearch) -> None:
         """Say how a trial ended."""
         self.remember(record)
         self._fixed_done += record.stage != "search"
-        value = "" if record.value is None else f", {self.metric if record.stage == 'search' else 'ssim'} {record.value:.4f}"
+        value = (
+            ""
+            if record.value is None
+            else f", {self.metric if record.stage == 'search' else 'ssim'} {record.value:.4f}"
+        )
         how = {
             State.COMPLETE: f"done{value}",
             State.PRUNED: f"stopped after epoch {record.epochs}{value}",
@@ -104,11 +118,14 @@ class Display:
         mean = min(last, search.epochs_searched / ended) if search.finished else last
         running = sum(last - max(live.epochs, default=0) for live in search.live.values())
         started = search.finished + sum(live.job.stage == "search" for live in search.live.values())
-        waiting_fixed = search.fixed_total - self._fixed_done - sum(live.job.stage != "search" for live in search.live.values())
+        waiting_fixed = (
+            search.fixed_total - self._fixed_done - sum(live.job.stage != "search" for live in search.live.values())
+        )
         epochs = running + max(0, search.budget - started) * mean + max(0, waiting_fixed) * last
-        if not self._epochs:
+        if self._epochs < 3:
             return f"  {_clock(used)}"
-        return f"  {_clock(used)}, about {_clock(epochs * used / self._epochs)} left"
+        pace = (time.monotonic() - self._first) / (self._epochs - 1)
+        return f"  {_clock(used)}, about {_clock(epochs * pace)} left"
 
 
 def describe(record: Record) -> str:
@@ -121,7 +138,11 @@ def describe(record: Record) -> str:
 
 def _running(live: Live, metric: str) -> str:
     config = live.job.config
-    what = f"{config.network.layout} {config.weighting.kind}" if live.kind == "mtl" else f"{live.kind} {'+'.join(config.tasks)}"
+    what = (
+        f"{config.network.layout} {config.weighting.kind}"
+        if live.kind == "mtl"
+        else f"{live.kind} {'+'.join(config.tasks)}"
+    )
     value = "" if live.value is None else f"  {metric if live.job.stage == 'search' else 'ssim'} {live.value:.4f}"
     return f"{live.job.name}  {what}  epoch {max(live.epochs, default=0)}/{config.epochs}{value}"
 
@@ -130,4 +151,3 @@ def _clock(seconds: float) -> str:
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60:02d}:{rest % 60:02d}"
-

@@ -1,8 +1,8 @@
 """Stopping poor trials early: asynchronous successive halving whose rungs survive a restart.
 
-Ray's ``ASHAScheduler`` keeps its rungs in memory only, draws brackets from an unseeded generator, never stops a trial whose
-metric is not a number, and would stop baselines too. This one makes the same decisions (a test compares them) from
-values that are in the study, with one bracket, for searched trials alone.
+Ray's ``ASHAScheduler`` keeps its rungs in memory only, draws brackets from an unseeded generator, never stops a trial
+whose metric is not a number, and would stop baselines too. This one makes the same decisions (a test compares them)
+from values that are in the study, with one bracket, for searched trials alone.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Rungs:
 
     Args:
         milestones: epochs of the rungs, ascending.
-        reduction: about one in this many trials passes a rung (Li et al. 2020, "A system for massively parallel hyperparameter
-            tuning").
+        reduction: about one in this many trials passes a rung (Li et al. 2020, "A system for massively parallel
+            hyperparameter tuning").
     """
 
     def __init__(self, milestones: Iterable[int], reduction: float) -> None:
@@ -63,7 +63,9 @@ def roots(records: Iterable[Record]) -> dict[int, int]:
     """For each searched trial, the first of the chain of interrupted trials that it continues."""
     found: dict[int, int] = {}
     for record in sorted(records, key=lambda record: record.number):
-        found[record.number] = record.number if record.continues is None else found.get(record.continues, record.continues)
+        found[record.number] = (
+            record.number if record.continues is None else found.get(record.continues, record.continues)
+        )
     return found
 
 
@@ -72,8 +74,8 @@ class SuccessiveHalving(FIFOScheduler):
 
     Args:
         rungs: what was reached before.
-        note_error: told each failure's trial and reason. Tune tells the scheduler of an error before it tells the searcher, and the
-            searcher never gets the reason.
+        note_error: told each failure's trial and reason. Tune tells the scheduler of an error before it tells the
+            searcher, and the searcher never gets the reason.
     """
 
     _supports_buffered_results = False

@@ -1,9 +1,10 @@
 """The searcher: what Ray Tune runs next, and what Optuna is told of it.
 
-One Tune run serves the fixed jobs first (baselines, confirmations), then continues interrupted trials, then tries the space's
-known configurations, then asks the sampler. Ray's ``OptunaSearch`` tells Optuna that a stopped trial is complete, loses its
-last report, leaves a failed one running for ever when its value is not a number, and repeats configurations; this subclass
-tells the truth and repeats none. The study is its only state: there is nothing to save beside it.
+One Tune run serves the fixed jobs first (baselines, confirmations), then continues interrupted trials, then tries the
+space's known configurations, then asks the sampler. Ray's ``OptunaSearch`` tells Optuna that a stopped trial is
+complete, loses its last report, leaves a failed one running for ever when its value is not a number, and repeats
+configurations; this subclass tells the truth and repeats none. The study is its only state: there is nothing to save
+beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -128,6 +129,7 @@ class StudySearch(OptunaSearch):
         self.on_ended: Callable[[Record], None] = lambda record: None
         """Told of each trial that ended."""
         self._ledger = ledger
+        self._search_study = cast(optuna.Study, self._ot_study)
         self._runtime = runtime
         self._references_study = optuna.load_study(
             study_name=study.name + REFERENCES, storage=study.storage, sampler=RandomSampler(seed=0)
@@ -169,7 +171,7 @@ class StudySearch(OptunaSearch):
         self._limit = max_concurrent
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration; None while others must finish first; FINISHED at the end."""
         if self._limit is not None and len(self.live) >= self._limit:
             return None
@@ -265,10 +267,10 @@ class StudySearch(OptunaSearch):
             return None
         predecessor = _take(self._interrupted, lambda record: self._ready(_point(record)))
         if predecessor is not None:
-            return self._begin_searched(self._ot_study.ask(), _point(predecessor), predecessor)
+            return self._begin_searched(self._search_study.ask(), _point(predecessor), predecessor)
         known = _take(self._known, self._ready)
         if known is not None:
-            return self._begin_searched(self._ot_study.ask(), known)
+            return self._begin_searched(self._search_study.ask(), known)
         if self._interrupted or self._known or self.exhausted:
             self._forget_hopeless()
             return None
@@ -305,20 +307,20 @@ class StudySearch(OptunaSearch):
 
     def _draw(self) -> _Drawn | None:
         """A point that was not tried, by the sampler or, where it keeps repeating itself, at random."""
-        trial = self._ot_study.ask()
+        trial = self._search_study.ask()
         space = self.space_searched
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
-            sampler = self._ot_study.sampler if attempt < SAMPLER_DRAWS else self._random
+            sampler = self._search_study.sampler if attempt < SAMPLER_DRAWS else self._random
             point = space.decode(self._propose(sampler, trial), self._rng)
             if point and mtl_key(point, space.seed) not in self._tried and not self._hopeless(point):
                 return _Drawn(trial, point)
         self.exhausted = True
-        self._ledger.close(self._ot_study, trial.number, "every configuration of the space was tried")
+        self._ledger.close(self._search_study, trial.number, "every configuration of the space was tried")
         return None
 
     def _propose(self, sampler: BaseSampler, trial: optuna.Trial) -> dict[str, Any]:
         """Ask a sampler for the space's dimensions, those that depend on the weighting last."""
-        study = self._ot_study
+        study = self._search_study
         frozen = study._storage.get_trial(trial._trial_id)
         joint = sampler.infer_relative_search_space(study, frozen)
         params = sampler.sample_relative(study, frozen, joint)
@@ -342,7 +344,7 @@ class StudySearch(OptunaSearch):
 
     def _give_up_drawn(self) -> None:
         if self._drawn is not None:
-            self._ledger.close(self._ot_study, self._drawn.trial.number, "its references failed")
+            self._ledger.close(self._search_study, self._drawn.trial.number, "its references failed")
             self._drawn = None
 
     def _begin_searched(self, trial: optuna.Trial, point: Point, predecessor: Record | None = None) -> Live:
@@ -359,7 +361,7 @@ class StudySearch(OptunaSearch):
             history = self.references[needed].history
             references[task] = tuple(metrics[f"ssim/{task}"] for metrics in history)
         return self._begin(
-            self._ot_study,
+            self._search_study,
             trial,
             job,
             f"search-{trial.number:04d}",
@@ -470,4 +472,3 @@ def _point(record: Record) -> Point:
 
 def _only(dimension: Dimension) -> Value:
     return dimension.values[0] if isinstance(dimension, Choice) else dimension.low
-

@@ -79,9 +79,11 @@ class Record:
     seed: int
     config: TrainConfig
     history: tuple[dict[str, float], ...]
-    """The metrics of each epoch, first to last, as ``recon.training`` reports them (and ``gain`` where it is the objective)."""
+    """The metrics of each epoch, first to last, as ``recon.training`` reports them (and ``gain`` where it is the
+    objective)."""
     value: float | None
-    """The objective at the last epoch; for a stopped trial, where it was stopped; None while running and for a failed one."""
+    """The objective at the last epoch; for a stopped trial, where it was stopped; None while running and for a failed
+    one."""
     values: dict[int, float]
     """The objective by epoch."""
     constraints: dict[str, float]
@@ -262,7 +264,8 @@ def open_study(name: str, storage: str | None = None, runs_dir: Path = Path("run
 
     Args:
         name: the study.
-        storage: an Optuna URL, or ``journal://PATH`` for a journal file; without it, the SQLite file in the study's folder.
+        storage: an Optuna URL, or ``journal://PATH`` for a journal file; without it, the SQLite file in the study's
+            folder.
         runs_dir: where studies live, a folder each.
 
     Raises:
@@ -292,7 +295,8 @@ def create_study(name: str, storage: str | None = None, runs_dir: Path = Path("r
         # Optuna loads a study of the other direction without a word.
         if study.directions != [StudyDirection.MAXIMIZE]:
             raise InputError(
-                f"study {full!r} in {shown(url)} exists and minimises, so Splitpoint did not make it; choose another --study"
+                f"study {full!r} in {shown(url)} exists and minimises, so Splitpoint did not make it; "
+                "choose another --study"
             )
     return OpenStudy(name, opened, url, folder)
 

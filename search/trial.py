@@ -1,7 +1,7 @@
 """What runs inside a trial's actor: one training, reported to Ray Tune epoch by epoch, each with a checkpoint.
 
-A ``Job`` is everything that the actor needs to know, as JSON in the trial's configuration. What to train next, and what to
-make of the reports, is the driver's business (``search.searcher``).
+A ``Job`` is everything that the actor needs to know, as JSON in the trial's configuration. What to train next, and
+what to make of the reports, is the driver's business (``search.searcher``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 
 
 class Trainer(Protocol):
-    """What trains: ``train_on_prepared``, or a stand-in of a test. A module-level function, so that an actor can import it."""
+    """What trains: ``train_on_prepared``, or a stand-in of a test. A module-level function, so that an actor can
+    import it."""
 
     __module__: str
     __qualname__: str
@@ -110,8 +111,8 @@ def trainer_path(trainer: Trainer) -> str:
 def run_trial(config: Mapping[str, str]) -> None:
     """The trainable: train ``config['job']`` and report each epoch.
 
-    A training that cannot go on whatever is tried again (a loss that is not finite, a configuration that does not fit the data)
-    reports ``error`` and ends. Anything else is raised, so that Tune retries from the last checkpoint.
+    A training that cannot go on whatever is tried again (a loss that is not finite, a configuration that does not fit
+    the data) reports ``error`` and ends. Anything else is raised, so that Tune retries from the last checkpoint.
     """
     import torch
 
@@ -151,7 +152,8 @@ def run_trial(config: Mapping[str, str]) -> None:
 
 
 def compare(metrics: Mapping[str, float], epoch: int, references: Mapping[str, tuple[float, ...]]) -> dict[str, float]:
-    """The metrics of an epoch with ``gain/<task>`` and ``gain`` where references are given: SSIM above the STL's at that epoch."""
+    """The metrics of an epoch with ``gain/<task>`` and ``gain`` where references are given: SSIM above the STL's at
+    that epoch."""
     result = dict(metrics)
     gains = {task: metrics[f"ssim/{task}"] - values[epoch - 1] for task, values in references.items()}
     if gains:

@@ -1,9 +1,9 @@
 """Which layouts a study may choose, and how a sampler sees them.
 
-Each choice turns a layout into a few named dimensions (``encode``) and back (``decode``), and says whether a layout belongs
-to it. Constraints are kept by repair: a layout that a sampler proposes and that breaks one is replaced by the nearest that
-does not, so a space in which hardly any proposal is feasible is searched as well as any other. Samplers themselves live in
-``search``.
+Each choice turns a layout into a few named dimensions (``encode``) and back (``decode``), and says whether a layout
+belongs to it. Constraints are kept by repair: a layout that a sampler proposes and that breaks one is replaced by the
+nearest that does not, so a space in which hardly any proposal is feasible is searched as well as any other. Samplers
+themselves live in ``search``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -64,7 +64,8 @@ class Costs:
 
 
 def costs(network: NetworkConfig, tasks: tuple[str, ...]) -> Costs:
-    """Count parameters by kind, from real networks of one and two blocks (on torch's meta device: nothing is allocated)."""
+    """Count parameters by kind, from real networks of one and two blocks (on torch's meta device: nothing is
+    allocated)."""
     return _costs(network.channels, network.pools, tasks)
 
 
@@ -114,7 +115,8 @@ class LayoutChoice(Config):
         return None
 
     def repair(self, layout: Layout, count: Callable[[], Costs], rng: random.Random) -> Layout | None:
-        """The feasible layout nearest to a proposal, itself where it is feasible; None where the choice has none near it."""
+        """The feasible layout nearest to a proposal, itself where it is feasible; None where the choice has none near
+        it."""
         return layout if self.misfit(layout, count) is None else None
 
 
@@ -133,12 +135,15 @@ class FreeLayouts(LayoutChoice):
         return "".join(kind for kind in KINDS if kind in value)
 
     def dimensions(self, blocks: int) -> dict[str, Dimension]:
+        """One a block."""
         return {_position(block): Choice(tuple(self.kinds)) for block in range(1, blocks + 1)}
 
     def decode(self, params: Mapping[str, Any], blocks: int) -> Layout:
+        """Block by block."""
         return Layout("".join(params[_position(block)] for block in range(1, blocks + 1)))
 
     def encode(self, layout: Layout) -> dict[str, Value] | None:
+        """Block by block; None where a kind is not among those allowed."""
         if set(layout.kinds) - set(self.kinds):
             return None
         return {_position(block): kind for block, kind in enumerate(layout.kinds, start=1)}
@@ -172,7 +177,7 @@ def _nearest(
     Dynamic programming from the last block to the first; a state is (previous kind, changes left, parameters left).
     """
 
-    @lru_cache(maxsize=None)
+    @cache
     def distance(block: int, previous: str, changes: int, spare: int) -> float:
         if block == len(wanted):
             return 0.0
@@ -217,13 +222,16 @@ class PrefixLayouts(LayoutChoice):
         return self.shared or (0, blocks)
 
     def dimensions(self, blocks: int) -> dict[str, Dimension]:
+        """The number of shared blocks, and the kind of the rest."""
         return {"shared": Integer(*self._range(blocks)), "tail": Choice(self.tails)}
 
     def decode(self, params: Mapping[str, Any], blocks: int) -> Layout:
+        """Shared blocks, then the tail."""
         shared = int(params["shared"])
         return Layout("I" * shared + str(params["tail"]) * (blocks - shared))
 
     def encode(self, layout: Layout) -> dict[str, Value] | None:
+        """None where it is no shared prefix with a tail of one kind."""
         tail = layout.kinds.lstrip("I")
         shared = len(layout) - len(tail)
         fewest, most = self._range(len(layout))
@@ -247,12 +255,15 @@ class ListedLayouts(LayoutChoice):
         return parsed
 
     def dimensions(self, blocks: int) -> dict[str, Dimension]:
+        """Which of the list."""
         return {"layout": Choice(self.choices)}
 
     def decode(self, params: Mapping[str, Any], blocks: int) -> Layout:
+        """The named one."""
         return Layout.parse(str(params["layout"]))
 
     def encode(self, layout: Layout) -> dict[str, Value] | None:
+        """None where it is not in the list."""
         return {"layout": str(layout)} if str(layout) in self.choices else None
 
 

@@ -1,8 +1,8 @@
 """Spaces: what a study may choose, as a typed schema over YAML.
 
-``Space.train_config`` and ``Space.reference_config`` are the one way from a chosen point, or a baseline, to a training. A new
-dimension is a field here and a line in ``Space.dimensions``; hyperparameters need neither, they name fields of
-``recon.config.TrainConfig``. This module knows recon's vocabulary and neither Ray nor Optuna.
+``Space.train_config`` and ``Space.reference_config`` are the one way from a chosen point, or a baseline, to a
+training. A new dimension is a field here and a line in ``Space.dimensions``; hyperparameters need neither, they name
+fields of ``recon.config.TrainConfig``. This module knows recon's vocabulary and neither Ray nor Optuna.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ class Objective(Config):
     """What is maximised."""
 
     metric: Literal["ssim", "gain"] = "ssim"
-    """``ssim``: mean over tasks of the validation SSIM, for one N. ``gain``: mean over tasks of SSIM above the matched STL's at
-    the same epoch, which compares trials of different N."""
+    """``ssim``: mean over tasks of the validation SSIM, for one N. ``gain``: mean over tasks of SSIM above the
+    matched STL's at the same epoch, which compares trials of different N."""
     epsilon: float | None = Field(default=None, ge=0)
     """A trial is feasible where no task's SSIM lies more than this below its matched STL's."""
 
@@ -186,7 +186,7 @@ class Known(Config):
     layout: str
     weighting: WeightingKind = "naive"
     scarce_slices: int | None = Field(default=None, ge=1)
-    hyperparameters: dict[str, int | float | str] = {}
+    hyperparameters: dict[str, int | float | str] = Field(default={})
 
     @field_validator("layout")
     @classmethod
@@ -238,7 +238,7 @@ class Space(Config):
     unroll: Unroll = Unroll()
     layouts: Layouts = FreeLayouts()
     weightings: tuple[WeightingKind, ...] = Field(default=("naive",), min_length=1)
-    hyperparameters: dict[str, Hyperparameter] = {}
+    hyperparameters: dict[str, Hyperparameter] = Field(default={})
     """Searched fields of the training by dotted name, such as ``learning_rate`` or ``weighting.temperature``."""
     training: Training = Training()
     fidelity: Fidelity
@@ -457,8 +457,9 @@ class Space(Config):
         """The training of a baseline.
 
         Args:
-            kind: ``stl`` trains ``task`` alone; ``joint-stl`` one all-shared network on the pooled slices of all tasks, each
-                slice counting alike; ``transfer`` the scarce task, from the weights of the source task's STL.
+            kind: ``stl`` trains ``task`` alone; ``joint-stl`` one all-shared network on the pooled slices of all
+                tasks, each slice counting alike; ``transfer`` the scarce task, from the weights of the source task's
+                STL.
             task: of ``stl``.
             scarce_slices: N, where the baseline sees the scarce task.
             seed: without it, the space's.
@@ -551,7 +552,8 @@ def _check_length(text: str, blocks: int, field: str) -> Layout:
 
 
 def _training_fields() -> dict[str, type]:
-    """Searchable fields of a training by dotted name, with their types (masks and fields with their own place are left out)."""
+    """Searchable fields of a training by dotted name, with their types (masks and fields with their own place are
+    left out)."""
     found: dict[str, type] = {}
     models: list[tuple[str, type[BaseModel]]] = [
         ("", TrainConfig),
@@ -663,7 +665,8 @@ def _unknown(location: list[Any], field: str) -> str:
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The one model inside an annotation such as ``X | None`` or ``tuple[X, ...]``; None where there is none or a choice."""
+    """The one model inside an annotation such as ``X | None`` or ``tuple[X, ...]``; None where there is none or a
+    choice."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     inner = [found for part in getattr(annotation, "__args__", ()) if (found := _model_of(part)) is not None]
