@@ -108,10 +108,9 @@ class Blob:
 
 
 class Subject:
-    """One simulated person: a knee, and every random choice made of it. The same seed gives the same leg."""
+    """One simulated person: a knee, and every random choice made of it. The same generator gives the same leg."""
 
-    def __init__(self, knee: str, seed: np.random.SeedSequence, coarse: bool) -> None:
-        rng = np.random.default_rng(seed)
+    def __init__(self, knee: str, rng: np.random.Generator, coarse: bool) -> None:
         self.knee = knee
         self.atlas: Atlas = atlas(knee, coarse)
         self.side = "left" if rng.random() < 0.5 else "right"

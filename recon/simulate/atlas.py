@@ -119,7 +119,9 @@ def atlas(knee: str, coarse: bool) -> Atlas:
     masks.append(_coarser(cartilages, far_factor) > 0.35)
     # The capsule spans the joint: the bones' closing by a ball.
     hull = distance_transform_edt(~np.logical_or.reduce(masks), FAR_MM) < CAPSULE_MM
-    distances = [*(_distance(mask, FAR_MM) for mask in masks), _distance(hull, FAR_MM) + CAPSULE_MM]
+    within = distance_transform_edt(np.logical_or.reduce(masks[:4]), FAR_MM)
+    distances = [_distance(mask, within, FAR_MM) for mask in masks]
+    distances.append(_distance(hull, distance_transform_edt(hull, FAR_MM), FAR_MM) + CAPSULE_MM)
     return Atlas(
         near=_field(shapes, joint, spacing, factor),
         far=_field(distances, joint, spacing, far_factor),
@@ -214,10 +216,9 @@ def _add_menisci(labels: Labels, spacing: float) -> None:
         part[ring[:, None, :] & wedge & (part == 0)] = meniscus
 
 
-def _distance(mask: Bool, spacing: float) -> Float:
-    """Signed distance in mm, negative inside."""
+def _distance(mask: Bool, within: NDArray[np.float64], spacing: float) -> Float:
+    """Signed distance in mm, negative inside, where `within` gives the depth."""
     outside = distance_transform_edt(~mask, spacing)
-    within = distance_transform_edt(mask, spacing)
     return np.asarray(np.where(mask, spacing / 2 - within, outside - spacing / 2), np.float32)
 
 

@@ -116,8 +116,8 @@ def water_and_fat(
     water_of, fat_of = signals(protocol)
     if spread is not None:
         water_of, fat_of = water_of * spread[0], fat_of * spread[1]
-    water = np.tensordot(water_of, fractions, 1)
-    fat = np.tensordot(fat_of, fractions, 1)
+    water = np.einsum("t,trc->rc", water_of, fractions)
+    fat = np.einsum("t,trc->rc", fat_of, fractions)
     if protocol.fat_suppressed:
         escaped = 1 / (1 + np.exp((SUPPRESSION_HALF_WIDTH_HZ - np.abs(off_resonance_hz)) / SUPPRESSION_EDGE_HZ))
         fat *= UNSUPPRESSIBLE_FAT + (1 - UNSUPPRESSIBLE_FAT) * escaped

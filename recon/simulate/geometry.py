@@ -20,6 +20,8 @@ REACH = 0.62
 STACK_CENTRE_MM = -9.0
 """Along x, of the stack of slices, so that it holds the joint from the patella to the back of the condyles."""
 
+Positions = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -41,6 +43,11 @@ class Geometry:
     def pixel_mm(self) -> float:
         """Side of a reconstructed pixel."""
         return self.field_of_view_mm / self.matrix
+
+    @property
+    def coarse(self) -> bool:
+        """Whether pixels are so large that finer detail of the anatomy would be wasted."""
+        return self.pixel_mm >= 0.9
 
     @property
     def rows(self) -> int:
@@ -65,13 +72,13 @@ class Geometry:
         centre = self.fine_shape[0] // 2
         return slice(centre - half, centre + half)
 
-    def axes(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def axes(self, index: int) -> tuple[Positions, Positions, Positions]:
         """Positions in mm: sub-slices of slice `index` (x), drawn rows (y), columns (z)."""
         step = self.pixel_mm / SUPERSAMPLING
         rows, columns = self.fine_shape
         y = (np.arange(rows)[self.drawn_rows] - rows // 2) * step
         z = (np.arange(columns) - columns // 2) * step
-        parts = 3 if self.pixel_mm < 0.9 else 2
+        parts = 1 if self.coarse else 3
         centre = STACK_CENTRE_MM + (index - (self.slices - 1) / 2) * self.spacing_mm
         x = centre + ((np.arange(parts) + 0.5) / parts - 0.5) * self.thickness_mm
-        return x, y, z
+        return np.asarray(x), np.asarray(y), np.asarray(z)

@@ -3,15 +3,15 @@
 Leaves to others: the object itself (`anatomy`, `contrast`) and the file (`write`).
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-import scipy.linalg
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import spline_filter1d
 
-from recon.simulate.geometry import STACK_CENTRE_MM, Geometry
+from recon.simulate.geometry import REACH, STACK_CENTRE_MM, Geometry
 
 SEGMENTS = 24
 """Straight pieces that a loop is cut into."""
@@ -83,10 +83,11 @@ class Receiver:
 
     def __init__(self, geometry: Geometry, coils: int, rng: np.random.Generator) -> None:
         self.loops = loops(coils, rng)
+        self._field_of_view = geometry.field_of_view_mm
         half = [
-            abs(STACK_CENTRE_MM) + geometry.slices * geometry.spacing_mm / 2 + COARSE_MM,
-            0.65 * geometry.field_of_view_mm + COARSE_MM,
-            geometry.columns * geometry.pixel_mm / 2 + COARSE_MM,
+            abs(STACK_CENTRE_MM) + geometry.slices * geometry.spacing_mm / 2 + 2 * COARSE_MM,
+            0.65 * geometry.field_of_view_mm + 2 * COARSE_MM,
+            geometry.columns * geometry.pixel_mm / 2 + 2 * COARSE_MM,
         ]
         self._axes = [np.linspace(-h, h, max(6, int(np.ceil(2 * h / COARSE_MM)) + 1)) for h in half]
         grid = np.stack(np.meshgrid(*self._axes, indexing="ij"), -1)
@@ -94,13 +95,16 @@ class Receiver:
         fields = np.stack([receive_field(loop, points) for loop in self.loops])
         centre = np.argmin(np.sum(points**2, 1))
         fields /= np.linalg.norm(fields[:, centre])
-        self._fields = fields.reshape(coils, *grid.shape[:3])
+        splines = fields.reshape(coils, *grid.shape[:3])
+        for axis in (1, 2, 3):
+            splines = spline_filter1d(splines, 3, axis, np.complex128)
+        self._coefficients: NDArray[np.complex64] = splines.astype(np.complex64)
         self.covariance = self._covariance(fields[:, np.linalg.norm(points[:, [0, 2]], axis=1) < 60], rng)
 
     @staticmethod
     def _covariance(fields: NDArray[np.complex128], rng: np.random.Generator) -> NDArray[np.complex128]:
         """Coil noise: what all coils pick up from the leg in common, and each coil's own; the mean variance is 1."""
-        common = fields @ fields.conj().T
+        common = np.einsum("in,jn->ij", fields, fields.conj())  # not a matrix product: see _spline
         deviation = np.sqrt(np.diag(common).real)
         common /= np.outer(deviation, deviation)
         size = len(common)
@@ -111,26 +115,35 @@ class Receiver:
     def sensitivities(self, x: float, y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.complex64]:
         """Receive fields (coils, rows, columns) in the plane x at rows y and columns z, all in mm.
 
-        Cubic splines along one axis after the other: the fields are smooth at the scale of the coarse grid.
+        Cubic splines along one axis after the other: the fields are smooth at the scale of the coarse grid. Towards the
+        ends of the drawn rows, outside the field of view, they fade to zero, as the transmit coil's field does.
         """
-
-        def index(axis: int, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-            values = self._axes[axis]
-            return (positions - values[0]) / (values[1] - values[0])
-
-        weights = [
-            _spline_weights(index(axis, np.atleast_1d(positions)), len(self._axes[axis]))
-            for axis, positions in enumerate((np.array([x]), y, z))
-        ]
-        plane = np.einsum("x,cxyz->cyz", weights[0][0], self._fields)
-        rows, columns = (w.astype(np.complex64) for w in weights[1:])
-        return np.asarray(rows @ plane.astype(np.complex64) @ columns.T)
+        planes = _spline(self._coefficients, 1, self._axes[0], np.array([x]))[:, 0]
+        heard = np.clip((REACH - np.abs(y) / self._field_of_view) / 0.1, 0, 1)
+        fade = (heard**2 * (3 - 2 * heard)).astype(np.float32)[:, None]
+        result = np.empty((len(planes), len(y), len(z)), np.complex64)
+        for coil, plane in enumerate(planes):
+            result[coil] = _spline(fade * _spline(plane, 0, self._axes[1], y), 1, self._axes[2], z)
+        return result
 
 
-def _spline_weights(index: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """The matrix (len(index), size) of cubic-spline interpolation from `size` samples to fractional indices."""
-    columns = [map_coordinates(column, [index], order=3, mode="nearest") for column in np.eye(size)]
-    return np.stack(columns, 1)
+def _spline(
+    coefficients: NDArray[np.complex64], axis: int, places: NDArray[np.float64], wanted: NDArray[np.float64]
+) -> NDArray[np.complex64]:
+    """A cubic spline along one axis, whose coefficients belong to evenly spaced `places`, at the places `wanted`.
+
+    Written out, for a matrix product's last bits can depend on the number of threads.
+    """
+    index = (wanted - places[0]) / (places[1] - places[0])
+    first = np.floor(index).astype(int)
+    t = (index - first).astype(np.float32)
+    weights = ((1 - t) ** 3 / 6, (4 - 6 * t**2 + 3 * t**3) / 6, (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6, t**3 / 6)
+    shape = [-1 if other == axis else 1 for other in range(coefficients.ndim)]
+    parts = (
+        np.take(coefficients, first + offset - 1, axis) * weight.astype(np.float32).reshape(shape)
+        for offset, weight in enumerate(weights)
+    )
+    return functools.reduce(np.add, parts)
 
 
 def acquire(
@@ -173,6 +186,10 @@ def noise(
 ) -> NDArray[np.complex64]:
     """Complex normal noise (coils, …) of `shape` whose coils have the given covariance E[n nᴴ] (coils, coils)."""
     white = rng.standard_normal((2, *shape), np.float32)
-    samples = (white[0] + 1j * white[1]).reshape(shape[0], -1) * np.float32(np.sqrt(0.5))
-    factor = scipy.linalg.cholesky(covariance, lower=True).astype(np.complex64)
-    return (factor @ samples).reshape(shape).astype(np.complex64)
+    samples = (white[0] + 1j * white[1]) * np.float32(np.sqrt(0.5))
+    factor = np.linalg.cholesky(covariance).astype(np.complex64)
+    mixed = np.zeros(shape, np.complex64)
+    for coil, row in enumerate(factor):
+        for other, weight in enumerate(row[: coil + 1]):
+            mixed[coil] += weight * samples[other]
+    return mixed

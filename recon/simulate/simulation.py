@@ -16,6 +16,7 @@ FIRST: Mapping[Split, int] = {"train": 0, "val": 6000, "test": 8000}
 """The number of a split's first subject, so that more subjects of one split leave those of the others as they are."""
 LAST = 9999
 
+SPLITS: tuple[Split, ...] = get_args(Split)
 Format = Literal["fastmri"]
 Map = Callable[[Callable[[Examination], list[Path]], Iterable[Examination]], Iterable[list[Path]]]
 Progress = Callable[[int, int], Any]
@@ -41,7 +42,8 @@ def simulate(
     subjects: how many of each split; a subject has two volumes, `kneeNNNN_CORPD_FBK.h5` and
     `kneeNNNN_CORPDFS_FBK.h5`. matrix: rows and columns of the reconstructed image; k-space has twice the rows
     (readout oversampling) and 1.15 times the columns, of which `phase_lines` are acquired (fastMRI's 332 of 368 at 320,
-    in proportion, where None) and the others zero. snr: of muscle in the proton-density scan, coils combined at best.
+    in proportion, where None) and the others zero. Slices are 3 mm thick and spread over the joint. snr: of muscle in
+    the proton-density scan, coils combined at best; infinite means no noise, and 0 noise alone, without a knee.
     map: like the built-in; it may run the examinations anywhere and in any order but must return them in order.
     progress: called with the volumes done and all.
 
@@ -71,7 +73,7 @@ def simulate(
             coils=coils,
             snr=float(snr),
         )
-        for split in get_args(Split)
+        for split in SPLITS
         for index in range(subjects.get(split, 0))
     ]
     paths: list[Path] = []
@@ -94,12 +96,12 @@ def _check(
     seed: int,
     format: str,
 ) -> None:
-    splits = get_args(Split)
     for split, count in subjects.items():
-        if split not in splits:
-            raise InputError(f"subjects names the split {split!r}, where {', '.join(splits)} are known")
-        ends = [first for first in FIRST.values() if first > FIRST[split]] + [LAST + 1]
-        room = min(ends) - FIRST[split]
+        if split not in SPLITS:
+            raise InputError(f"subjects names the split {split!r}, where {', '.join(SPLITS)} are known")
+        start = FIRST[split]
+        ends = [first for first in FIRST.values() if first > start] + [LAST + 1]
+        room = min(ends) - start
         if not 0 <= count <= room:
             raise InputError(f"subjects: {split} is {count}, where a number from 0 to {room} is wanted")
     if sum(subjects.values()) < 1:
@@ -114,8 +116,8 @@ def _check(
         raise InputError(f"field_of_view_mm is {field_of_view_mm:g}, where a length from 100 to 300 mm is wanted")
     if phase_lines is not None and not 16 <= phase_lines <= 2 * matrix:
         raise InputError(f"phase_lines is {phase_lines}, where a number from 16 to {2 * matrix} is wanted")
-    if not snr > 0:
-        raise InputError(f"snr is {snr:g}, where a positive number is wanted")
+    if not snr >= 0:
+        raise InputError(f"snr is {snr:g}, where a number from 0 is wanted")
     if seed < 0:
         raise InputError(f"seed is {seed}, where a number from 0 is wanted")
     if format not in get_args(Format):

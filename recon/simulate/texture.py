@@ -1,4 +1,4 @@
-"""Random fields of a subject: smooth three-dimensional noise that any slice can look up, and soft edges.
+"""Random fields of a subject: smooth noise in space, smooth maps over a scan; and soft edges.
 
 Leaves to others: which tissue a field disturbs (`anatomy`).
 """
@@ -39,10 +39,27 @@ def sheet(distance: Float, thickness: float | Float, width: float) -> Float:
     """The share of a pixel of `width` mm covered by a sheet of a thickness in mm, `distance` mm from its middle."""
     half = np.asarray(thickness, np.float32) / 2
     edge = np.float32(width / 2)
-    covered: Float = np.clip(distance + half, -edge, edge) - np.clip(distance - half, -edge, edge)
-    return covered / np.float32(width)
+    covered = np.clip(distance + half, -edge, edge) - np.clip(distance - half, -edge, edge)
+    return np.asarray(covered / np.float32(width), np.float32)
 
 
 def window(value: Float, low: float, high: float, soft: float) -> Float:
     """One between `low` and `high`, falling to zero over `soft` on either side."""
     return np.clip(np.minimum(value - low, high - value) / np.float32(soft) + 1, 0, 1)
+
+
+class SmoothMap:
+    """A smooth random function of position: a polynomial of third degree with unit-normal, falling coefficients."""
+
+    def __init__(self, field_of_view_mm: float, rng: np.random.Generator) -> None:
+        self._half = field_of_view_mm / 2
+        self._powers = [(i, j, k) for i in range(4) for j in range(4) for k in range(4) if 0 < i + j + k <= 3]
+        self._weights = rng.standard_normal(len(self._powers)) / np.sqrt([1 + 2 * sum(p) for p in self._powers])
+
+    def __call__(self, x: float, y: NDArray[np.float64], z: NDArray[np.float64]) -> Float:
+        """Values (rows, columns) in the plane x at rows y and columns z, all in mm."""
+        u, v, w = x / self._half, y / self._half, z / self._half
+        total = np.zeros((len(y), len(z)))
+        for weight, (i, j, k) in zip(self._weights, self._powers, strict=True):
+            total += weight * u**i * np.outer(v**j, w**k)
+        return total.astype(np.float32)

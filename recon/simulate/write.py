@@ -1,8 +1,10 @@
-"""One simulated examination into files: a subject's two volumes in fastMRI's HDF5 layout.
+"""One simulated examination, written as it is made: a subject's two volumes in fastMRI's HDF5 layout.
 
 Leaves to others: anatomy, contrast and coils; here they are only put together and written.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,25 +12,35 @@ from typing import Literal
 import h5py
 import ismrmrd.xsd
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
+from recon.files import replace_file
+from recon.fourier import ifft
 from recon.simulate.anatomy import Subject
-from recon.simulate.contrast import PROTOCOLS, Protocol, water_and_fat
+from recon.simulate.contrast import PROTOCOLS, Protocol, signals, water_and_fat
 from recon.simulate.geometry import SUPERSAMPLING, Geometry
 from recon.simulate.receive import Receiver, acquire, noise
+from recon.simulate.texture import SmoothMap
 
 SIMULATOR_VERSION = 1
 """Raised whenever the same arguments give other bits."""
 GAIN = 1e-4
-"""Of the receiver; fastMRI's k-space has about this scale."""
+"""Of the receiver: brings k-space to about the scale of fastMRI's."""
+FIELD_HZ = 55.0
+PHASE_RAD = 0.7
+"""Deviations of the off-resonance and of the background phase over the field of view, before they grow to its edges."""
+FAT_SHIFT_PIXELS = 1
+"""Chemical shift of fat along the readout."""
 
 Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Everything that determines a subject's two files; picklable, so that any map can carry it to a worker."""
+    """Everything that determines a subject's two files; picklable, so that any map can carry it to a worker.
+
+    snr: of muscle in the proton-density scan, coils combined at best; infinite means no noise, and 0 noise alone.
+    """
 
     out: Path
     split: Split
@@ -48,9 +60,9 @@ class Examination:
         """Where a volume is written."""
         return self.out / self.split / f"{self.patient}_{protocol.acquisition}.h5"
 
-    def sequence(self, *words: int) -> np.random.SeedSequence:
+    def rng(self, *words: int) -> np.random.Generator:
         """The subject's own stream of random numbers for one purpose."""
-        return np.random.SeedSequence([self.seed, self.number, *words])
+        return np.random.default_rng(np.random.SeedSequence([self.seed, self.number, *words]))
 
 
 _ANATOMY, _TEXTURE, _COILS, _PHASE, _NOISE, _FIELD = range(6)
@@ -59,72 +71,87 @@ _ANATOMY, _TEXTURE, _COILS, _PHASE, _NOISE, _FIELD = range(6)
 def examine(examination: Examination) -> list[Path]:
     """Simulate and write both volumes of a subject; returns their paths. The result depends on the arguments alone."""
     geometry = examination.geometry
-    subject = Subject(examination.knee, examination.sequence(_ANATOMY), coarse=geometry.pixel_mm >= 0.9)
-    receiver = Receiver(geometry, examination.coils, np.random.default_rng(examination.sequence(_COILS)))
-    field_map = SmoothMap(geometry, np.random.default_rng(examination.sequence(_FIELD)))
-    phases = [
-        SmoothMap(geometry, np.random.default_rng(examination.sequence(_PHASE, number)))
-        for number in range(len(PROTOCOLS))
-    ]
-    shape = (geometry.slices, examination.coils, geometry.rows, geometry.columns)
-    volumes = [np.empty(shape, np.complex64) for _ in PROTOCOLS]
-    for index in range(geometry.slices):
-        fractions = subject.fractions(geometry, index, np.random.default_rng(examination.sequence(_TEXTURE, index)))
-        x, y, z = geometry.axes(index)
-        middle = float(x.mean())
-        sensitivities = receiver.sensitivities(middle, y, z)
-        heard = np.clip((geometry.field_of_view_mm * 0.62 - np.abs(y)) / (geometry.field_of_view_mm * 0.1), 0, 1)
-        sensitivities *= (heard**2 * (3 - 2 * heard)).astype(np.float32)[:, None]
-        off_resonance = 55 * field_map(middle, y, z)
-        for number, protocol in enumerate(PROTOCOLS):
-            water, fat = water_and_fat(fractions, protocol, off_resonance, subject.spread)
-            image = water + np.roll(fat, SUPERSAMPLING, axis=0)
-            phase = 0.7 * phases[number](middle, y, z)
-            kspace = acquire(image * np.exp(1j * phase).astype(np.complex64), sensitivities, geometry)
-            rng = np.random.default_rng(examination.sequence(_NOISE, number, index))
-            left, right = geometry.padding
-            lines = (examination.coils, geometry.rows, right - left)
-            level = protocol.noise * REFERENCE / examination.snr
-            kspace[..., left:right] += np.float32(level) * noise(lines, receiver.covariance, rng)
-            volumes[number][index] = GAIN * kspace
-    paths = []
-    for protocol, kspace in zip(PROTOCOLS, volumes, strict=True):
-        path = examination.path(protocol)
-        covariance = receiver.covariance * (GAIN * protocol.noise * REFERENCE / examination.snr) ** 2
-        write_fastmri(path, kspace, examination, subject, protocol, covariance)
-        paths.append(path)
-    return paths
+    subject = Subject(examination.knee, examination.rng(_ANATOMY), coarse=geometry.coarse)
+    receiver = Receiver(geometry, examination.coils, examination.rng(_COILS))
+    field = SmoothMap(geometry.field_of_view_mm, examination.rng(_FIELD))
+    phases = [SmoothMap(geometry.field_of_view_mm, examination.rng(_PHASE, n)) for n in range(len(PROTOCOLS))]
+    with contextlib.ExitStack() as stack:
+        volumes = [
+            stack.enter_context(_volume(examination, subject.side, receiver, protocol)) for protocol in PROTOCOLS
+        ]
+        for index in range(geometry.slices):
+            fractions = subject.fractions(geometry, index, examination.rng(_TEXTURE, index))
+            x, y, z = geometry.axes(index)
+            middle = float(x.mean())
+            sensitivities = receiver.sensitivities(middle, y, z)
+            off_resonance = FIELD_HZ * field(middle, y, z)
+            for number, protocol in enumerate(PROTOCOLS):
+                water, fat = water_and_fat(fractions, protocol, off_resonance, subject.spread)
+                magnitude = water + np.roll(fat, FAT_SHIFT_PIXELS * SUPERSAMPLING, axis=0)
+                image = magnitude * np.exp(1j * PHASE_RAD * phases[number](middle, y, z)).astype(np.complex64)
+                kspace = GAIN * _scan(examination, protocol, receiver, sensitivities, image, (number, index))
+                volumes[number]["kspace"][index] = kspace
+                volumes[number]["reconstruction_rss"][index] = root_sum_of_squares(kspace, geometry.matrix)
+    return [examination.path(protocol) for protocol in PROTOCOLS]
 
 
-REFERENCE = 0.27
-"""Signal of muscle in the proton-density scan, which the signal-to-noise ratio refers to."""
+def _scan(
+    examination: Examination,
+    protocol: Protocol,
+    receiver: Receiver,
+    sensitivities: NDArray[np.complex64],
+    image: NDArray[np.complex64],
+    words: tuple[int, int],
+) -> NDArray[np.complex64]:
+    """One slice's k-space (coils, rows, columns) with its noise in the acquired columns."""
+    geometry = examination.geometry
+    if examination.snr == 0:
+        kspace = np.zeros((examination.coils, geometry.rows, geometry.columns), np.complex64)
+    else:
+        kspace = acquire(image, sensitivities, geometry)
+    level = noise_level(examination.snr, protocol)
+    if level > 0:
+        left, right = geometry.padding
+        shape = (examination.coils, geometry.rows, right - left)
+        added = noise(shape, receiver.covariance, examination.rng(_NOISE, *words))
+        kspace[..., left:right] += np.float32(level) * added
+    return kspace
 
 
-class SmoothMap:
-    """A smooth random function of position: a polynomial of third degree of unit deviation over the field of view."""
-
-    def __init__(self, geometry: Geometry, rng: np.random.Generator) -> None:
-        self._half = geometry.field_of_view_mm / 2
-        self._powers = [(i, j, k) for i in range(4) for j in range(4) for k in range(4) if 0 < i + j + k <= 3]
-        self._weights = rng.standard_normal(len(self._powers)) / np.sqrt([1 + 2 * sum(p) for p in self._powers])
-
-    def __call__(self, x: float, y: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Values (rows, columns) in the plane x at rows y and columns z in mm."""
-        u, v, w = x / self._half, (y / self._half)[:, None], (z / self._half)[None, :]
-        terms = (weight * u**i * v**j * w**k for weight, (i, j, k) in zip(self._weights, self._powers, strict=True))
-        return np.asarray(sum(terms), np.float32)
+def noise_level(snr: float, protocol: Protocol) -> float:
+    """Deviation of the coils' noise before the receiver's gain: muscle's signal over `snr` (itself where that is 0)."""
+    water, fat = signals(PROTOCOLS[0])
+    return protocol.noise * float(water[1] + fat[1]) / (snr or 1.0)
 
 
 def root_sum_of_squares(kspace: NDArray[np.complex64], matrix: int) -> NDArray[np.float32]:
-    """Images (slices, matrix, matrix) of k-space (slices, coils, rows, columns): the middle of each, over all coils."""
-    axes = (-2, -1)
+    """Image (matrix, matrix) of k-space (coils, rows, columns): its middle, the root sum of squares over the coils."""
     top, left = (kspace.shape[-2] - matrix) // 2, (kspace.shape[-1] - matrix) // 2
-    images = np.empty((len(kspace), matrix, matrix), np.float32)
-    for index, coils in enumerate(kspace):
-        image = scipy.fft.fftshift(scipy.fft.ifft2(scipy.fft.ifftshift(coils, axes=axes), norm="ortho"), axes=axes)
-        middle = image[:, top : top + matrix, left : left + matrix]
-        images[index] = np.sqrt(np.sum(middle.real**2 + middle.imag**2, axis=0))
-    return images
+    middle = ifft(kspace, (-2, -1))[:, top : top + matrix, left : left + matrix]
+    return np.sqrt(np.sum(middle.real**2 + middle.imag**2, axis=0)).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _volume(examination: Examination, side: str, receiver: Receiver, protocol: Protocol) -> Iterator[h5py.File]:
+    """An HDF5 file to fill slice by slice; when it is full its attributes follow, and it takes its name."""
+    geometry, coils = examination.geometry, examination.coils
+    with replace_file(examination.path(protocol)) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("kspace", (geometry.slices, coils, geometry.rows, geometry.columns), np.complex64)
+        images = file.create_dataset("reconstruction_rss", (geometry.slices, geometry.matrix, geometry.matrix), "f4")
+        file["ismrmrd_header"] = header(geometry, coils, protocol, examination.patient)
+        yield file
+        file.attrs["acquisition"] = protocol.acquisition
+        file.attrs["max"] = float(images[()].max())
+        file.attrs["norm"] = float(np.sqrt(np.sum(np.square(images[()], dtype=np.float64))))
+        file.attrs["patient_id"] = examination.patient
+        # Beyond fastMRI's: where the volume comes from.
+        file.attrs["simulator_version"] = SIMULATOR_VERSION
+        file.attrs["seed"] = examination.seed
+        file.attrs["subject"] = examination.number
+        file.attrs["knee"] = examination.knee
+        file.attrs["side"] = side
+        covariance = receiver.covariance * (GAIN * noise_level(examination.snr, protocol)) ** 2
+        file.attrs["noise_covariance"] = covariance.astype(np.complex64)
 
 
 def header(geometry: Geometry, coils: int, protocol: Protocol, patient: str) -> str:
@@ -170,32 +197,3 @@ def header(geometry: Geometry, coils: int, protocol: Protocol, patient: str) -> 
         ),
     )
     return str(xsd.ToXML(document))
-
-
-def write_fastmri(
-    path: Path,
-    kspace: NDArray[np.complex64],
-    examination: Examination,
-    subject: Subject,
-    protocol: Protocol,
-    covariance: NDArray[np.complex128],
-) -> None:
-    """Write a volume (slices, coils, rows, columns) as fastMRI lays it out, under a temporary name, then rename it."""
-    images = root_sum_of_squares(kspace, examination.geometry.matrix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with h5py.File(temporary, "w") as file:
-        file["kspace"] = kspace
-        file["reconstruction_rss"] = images
-        file["ismrmrd_header"] = header(examination.geometry, examination.coils, protocol, examination.patient)
-        file.attrs["acquisition"] = protocol.acquisition
-        file.attrs["max"] = float(images.max())
-        file.attrs["norm"] = float(np.linalg.norm(images))
-        file.attrs["patient_id"] = examination.patient
-        file.attrs["simulator_version"] = SIMULATOR_VERSION
-        file.attrs["seed"] = examination.seed
-        file.attrs["subject"] = examination.number
-        file.attrs["knee"] = examination.knee
-        file.attrs["side"] = subject.side
-        file.attrs["noise_covariance"] = covariance.astype(np.complex64)
-    temporary.replace(path)
