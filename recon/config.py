@@ -76,7 +76,8 @@ class NetworkConfig(Config):
     channels: int = Field(default=18, ge=1)
     pools: int = Field(default=4, ge=1)
     zero_init: bool = True
-    """Start the last convolution of every U-Net at zero, so that the untrained network is plain gradient descent."""
+    """Start the last convolution of every U-Net at zero and add no mean to its output, so that the untrained network is
+    plain gradient descent. False is fastMRI's U-Net, which the paper's public code uses."""
 
     @field_validator("layout")
     @classmethod

@@ -98,12 +98,19 @@ class Decoder(nn.Module):
         return self.last(x)
 
 
-def regularise(encoder: nn.Module, decoder: nn.Module, x: Tensor) -> Tensor:
+def regularise(encoder: nn.Module, decoder: nn.Module, x: Tensor, restore_mean: bool = True) -> Tensor:
     """The U-Net of these two halves on a complex image, normalised per sample: (batch, rows, columns) → the same.
 
-    Real and imaginary part are each brought to zero mean and unit standard deviation over the image, and their mean and
-    deviation restored afterwards (fastMRI's ``NormUnet``). A part that is constant, such as an empty slice, has no
-    deviation: it passes through as it is, with a gradient of zero through the U-Net, where fastMRI's would be NaN.
+    Real and imaginary part are each brought to zero mean and unit standard deviation over the image, and their
+    deviation and mean restored afterwards (fastMRI's ``NormUnet``). A part that is constant, such as an empty slice,
+    has no deviation: the U-Net adds nothing to its mean and gets no gradient, where fastMRI's would be NaN.
+
+    Args:
+        encoder: an ``Encoder``.
+        decoder: its ``Decoder``.
+        x: (batch, rows, columns), complex.
+        restore_mean: add the mean to the output, as fastMRI does. Without it, a U-Net whose last convolution is zero
+            returns zero.
     """
     planes = torch.view_as_real(x)  # (batch, rows, columns, 2)
     std, mean = torch.std_mean(planes, dim=(1, 2), keepdim=True)
@@ -117,20 +124,29 @@ def regularise(encoder: nn.Module, decoder: nn.Module, x: Tensor) -> Tensor:
     image = decoder(encoder(image))
     if any(margins):
         image = image[..., top : top + rows, left : left + columns]
-    return torch.view_as_complex((image.permute(0, 2, 3, 1) * std + mean).contiguous())
+    output = image.permute(0, 2, 3, 1) * std
+    return torch.view_as_complex((output + mean if restore_mean else output).contiguous())
 
 
 class UNet(nn.Module):
-    """An encoder and a decoder as one network on complex images, normalised per sample."""
+    """An encoder and a decoder as one network on complex images, normalised per sample.
+
+    Args:
+        channels: of the first level.
+        pools: how often the image is halved.
+        zero_init: start as the network that returns zero: the last convolution starts at zero, and the mean is not
+            restored. Otherwise this is fastMRI's ``NormUnet``.
+    """
 
     def __init__(self, channels: int, pools: int, zero_init: bool = False) -> None:
         super().__init__()
         self.encoder = Encoder(channels, pools)
         self.decoder = Decoder(channels, pools, zero_init=zero_init)
+        self.restore_mean = not zero_init
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, rows, columns) complex → the same."""
-        return regularise(self.encoder, self.decoder, x)
+        return regularise(self.encoder, self.decoder, x, self.restore_mean)
 
 
 def halve(x: Tensor) -> Tensor:

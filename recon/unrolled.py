@@ -12,6 +12,11 @@ v = Σ s̄ F⁻¹M(k − k₀), the gradient of the data term. With r = U(x), th
 which is equal in exact arithmetic, costs one pair of FFTs a block, and keeps nothing of the coils' size for the
 gradient.
 
+With ``zero_init`` the last convolution of every U-Net starts at zero and the image's mean is not added to its output,
+so r = 0 and the untrained network is plain gradient descent on the data. fastMRI's normalised U-Net adds the mean:
+zeroed, it would take the mean out of the image in one block and let the data put it back in the next. Without
+``zero_init`` the blocks are fastMRI's.
+
 Losses and training are left to ``recon.training``, operators to ``recon.operators``.
 """
 
@@ -55,6 +60,7 @@ class Block(nn.Module):
             Decoder(config.channels, config.pools, zero_init=config.zero_init) for _ in range(decoders)
         )
         self.etas = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(encoders))
+        self.restore_mean = not config.zero_init
 
     def path(self, task: int) -> tuple[nn.Module, nn.Module, nn.Parameter]:
         """The encoder, the decoder and the η that a task uses."""
@@ -63,7 +69,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, v: Tensor, operator: Cartesian, task: int) -> tuple[Tensor, Tensor]:
         """One step of the recursion above: x and v, each (batch, rows, columns), of the task with this number."""
         encoder, decoder, eta = self.path(task)
-        r = regularise(encoder, decoder, x)
+        r = regularise(encoder, decoder, x, self.restore_mean)
         return x - eta * v - operator.coverage * r, (1 - eta) * v - operator.normal(r)
 
 
@@ -121,7 +127,7 @@ class UnrolledNetwork(nn.Module):
     def load_task(self, task: str, network: UnrolledNetwork) -> None:
         """Copy a single-task network's weights into the path of ``task``; what is shared changes for every task.
 
-        Raises InputError where the two differ in blocks, channels or poolings.
+        Raises InputError where the two differ in blocks or U-Net.
         """
         mine = self.for_task(task)
         if len(network.tasks) != 1 or network._describe() != mine._describe():
@@ -132,7 +138,11 @@ class UnrolledNetwork(nn.Module):
         mine.load_state_dict(network.state_dict())
 
     def _describe(self) -> str:
-        return f"{len(self.blocks)} blocks with {self.config.channels} channels and {self.config.pools} poolings"
+        start = "zeroed" if self.config.zero_init else "fastMRI's"
+        return (
+            f"{len(self.blocks)} blocks with {start} U-Nets of {self.config.channels} channels "
+            f"and {self.config.pools} poolings"
+        )
 
     def _number(self, task: str) -> int:
         if task not in self.tasks:

@@ -8,7 +8,7 @@ import torch
 from recon.config import NetworkConfig
 from recon.data.loading import Batch
 from recon.errors import InputError
-from recon.fourier import fft
+from recon.fourier import fft, ifft
 from recon.operators import to_hybrid
 from recon.unrolled import UnrolledNetwork
 from tests.recon.fastmri_weights import norm_unet_state
@@ -110,15 +110,16 @@ def test_the_general_path_equals_the_fast_one():
     torch.testing.assert_close(fast, general, rtol=0, atol=1e-11)
 
 
-def test_two_untrained_shared_blocks_with_zeroed_unets_only_shift_the_mean():
-    net = UnrolledNetwork(NetworkConfig(layout="I", channels=4, pools=2, zero_init=True), TASKS)
+@pytest.mark.parametrize("layout", ["I", "IYV", "I2V10"])
+def test_the_untrained_network_with_zeroed_unets_gives_the_zero_filled_image(layout):
+    net = UnrolledNetwork(NetworkConfig(layout=layout, channels=4, pools=2, zero_init=True), TASKS)
     kspace, maps, keep, target = problem(dtype=torch.complex64)
-    zero_filled = (
-        maps.conj() * torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(kspace, (-2, -1)), norm="ortho"), (-2, -1))
-    ).sum(1)
-    mean = zero_filled.mean((1, 2), keepdim=True)
+    zero_filled = (maps.conj() * ifft(kspace)).sum(1)
     ours = net(batch_of(kspace, maps, keep, target), "PDw")
-    torch.testing.assert_close(ours, zero_filled - maps.abs().square().sum(1) * mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, zero_filled, rtol=0, atol=1e-6)
+    (ours - target).abs().sum().backward()
+    reached = net.for_task("PDw").blocks
+    assert all(block.decoders[0].last.weight.grad.abs().max() > 0 for block in reached)
 
 
 @pytest.mark.parametrize("layout", ["I3", "Y3", "V3", "IYV", "VIY"])
@@ -230,10 +231,19 @@ def test_load_task_copies_a_single_task_network_into_one_path():
 
 
 @pytest.mark.parametrize(
-    "other", [network("I3", ("a",)), network("I2", ("a",), channels=5), network("I2", ("a",), pools=1), network("I2")]
+    "other",
+    [
+        network("I3", ("a",)),
+        network("I2", ("a",), channels=5),
+        network("I2", ("a",), pools=1),
+        network("I2", ("a",), zero_init=True),
+        network("I2"),
+    ],
 )
 def test_load_task_refuses_another_size(other):
-    with pytest.raises(InputError, match="2 blocks with 4 channels and 2 poolings for one task is wanted"):
+    with pytest.raises(
+        InputError, match="2 blocks with fastMRI's U-Nets of 4 channels and 2 poolings for one task is wanted"
+    ):
         network("IV").load_task("PDw", other)
 
 
