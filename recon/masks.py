@@ -1,8 +1,8 @@
 """Undersampling masks along the phase-encode direction: which columns of k-space are kept.
 
 The pure functions give the patterns of fastMRI's ``fastmri.data.subsample`` for the same offset or the same draws.
-``draw`` chooses among a configuration's accelerations and centre fractions; ``fixed`` gives the one mask that validation
-and test use. Applying a mask is left to ``recon.operators`` and ``recon.data.loading``.
+``draw`` chooses among a configuration's accelerations and centre fractions; ``fixed`` gives the one mask that
+validation and test use. Applying a mask is left to ``recon.operators`` and ``recon.data.loading``.
 
 Padding: a scanner may leave columns at both ends of k-space unacquired. As in fastMRI, a pattern is laid over the whole
 width, and then the padded columns are cleared.
