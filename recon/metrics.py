@@ -8,17 +8,13 @@ All run in double precision, batched, on the tensors' device. Where a reference 
 not defined and come out as infinite or NaN.
 """
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from recon.errors import InputError
 
-Definition = Literal["paper", "slice", "volume"]
-
-DEFINITIONS: dict[Definition, str] = {
+DEFINITIONS: dict[str, str] = {
     "paper": (
         "Per slice, as the public code of Liu et al. 2021: SSIM with a uniform 7x7 window, sample covariance, range 1, "
         "after scaling prediction and reference each to [0, 1] by its own minimum and maximum; pSNR in dB, not scaled, "
@@ -39,7 +35,7 @@ DEFINITIONS: dict[Definition, str] = {
 WINDOW = 7
 
 
-def ssim(prediction: Tensor, reference: Tensor, definition: Definition = "paper") -> Tensor:
+def ssim(prediction: Tensor, reference: Tensor, definition: str = "paper") -> Tensor:
     """Structural similarity (Wang et al. 2004; K1 = .01, K2 = .03), the mean over all windows inside the image.
 
     Args:
@@ -72,14 +68,14 @@ def ssim(prediction: Tensor, reference: Tensor, definition: Definition = "paper"
     return similarity.mean(dim=(-2, -1))
 
 
-def psnr(prediction: Tensor, reference: Tensor, definition: Definition = "paper") -> Tensor:
+def psnr(prediction: Tensor, reference: Tensor, definition: str = "paper") -> Tensor:
     """Peak signal-to-noise ratio in dB, 10 log10(range² / mean squared error); arguments and errors as in ``ssim``."""
     x, y = _checked(prediction, reference, definition)
     error = (x - y).square().mean(dim=(-2, -1))
     return 10 * torch.log10(_range(y, definition).flatten().square() / error)
 
 
-def nrmse(prediction: Tensor, reference: Tensor, definition: Definition = "paper") -> Tensor:
+def nrmse(prediction: Tensor, reference: Tensor, definition: str = "paper") -> Tensor:
     """Root mean squared error over the reference's root mean square, ‖d‖ / ‖g‖, the same in every definition.
 
     Arguments and errors as in ``ssim``.
@@ -89,7 +85,7 @@ def nrmse(prediction: Tensor, reference: Tensor, definition: Definition = "paper
 
 
 def _checked(prediction: Tensor, reference: Tensor, definition: str) -> tuple[Tensor, Tensor]:
-    if definition not in get_args(Definition):
+    if definition not in DEFINITIONS:
         raise InputError(f"there is no metric definition {definition!r}; they are {', '.join(DEFINITIONS)}")
     if prediction.shape != reference.shape or prediction.ndim != 3:
         raise InputError(
@@ -99,7 +95,7 @@ def _checked(prediction: Tensor, reference: Tensor, definition: str) -> tuple[Te
     return prediction.double(), reference.double()
 
 
-def _range(reference: Tensor, definition: Definition) -> Tensor:
+def _range(reference: Tensor, definition: str) -> Tensor:
     """What a definition takes for the range of values: (batch, 1, 1), or (1, 1, 1) where it is the volume's."""
     if definition == "volume":
         return reference.max().reshape(1, 1, 1)
