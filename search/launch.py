@@ -194,23 +194,19 @@ def run(
     ledger = Ledger(study, facts.slices, facts.hash, code_version())
     for half in (study.search, study.references):
         ledger.close_orphans(half)
-    with cluster(address, verbose):
-        cpus, gpus, concurrent = fit(resources)
-        runtime = Runtime(facts.path, trainer_path(trainer), "cuda" if gpus else "cpu", max(1, int(cpus)))
-        search = StudySearch(study, space, ledger, fixed, budget, runtime)
-        rungs = Rungs(space.fidelity.milestones, space.fidelity.reduction)
-        rungs.rebuild(study.searched())
+    search = StudySearch(study, space, ledger, fixed, budget)
+    if not search.idle:
         try:
-            with Display(title, space.objective.metric) as display:
+            with cluster(address, verbose), Display(title, space.objective.metric) as display:
                 for record in study.searched():
                     display.remember(record)
-                _tune(search, rungs, Watch(search, driver, display), study, resources, cpus, gpus, concurrent)
+                _tune(search, space, facts, Watch(search, driver, display), study, resources, trainer)
         finally:
             # What the run left open nobody runs any more: Ctrl-C and errors do not tell the searcher.
             for half in (study.search, study.references):
                 ledger.close_orphans(half)
-    if not search.over:
-        raise KeyboardInterrupt
+        if not search.over:
+            raise KeyboardInterrupt
     searched = study.searched()
     count = {state: sum(record.state is state for record in searched) for state in State}
     return Outcome(
@@ -228,14 +224,17 @@ def run(
 
 def _tune(
     search: StudySearch,
-    rungs: Rungs,
+    space: Space,
+    facts: DataFacts,
     watch: Watch,
     study: OpenStudy,
     resources: Resources,
-    cpus: float,
-    gpus: float,
-    concurrent: int,
+    trainer: Trainer,
 ) -> None:
+    cpus, gpus, concurrent = fit(resources)
+    search.runtime = Runtime(facts.path, trainer_path(trainer), "cuda" if gpus else "cpu", max(1, int(cpus)))
+    rungs = Rungs(space.fidelity.milestones, space.fidelity.reduction)
+    rungs.rebuild(study.searched())
     # tune.run and not a Tuner: that one pickles the searcher, and with it the storage's password, into a file.
     tune.run(
         tune.with_resources(run_trial, {"cpu": cpus, "gpu": gpus}),

@@ -9,6 +9,7 @@ beside it.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -98,12 +99,9 @@ class StudySearch(OptunaSearch):
         ledger: writes the study.
         fixed: fixed jobs to serve first; those that are complete in the study are not run again.
         budget: searched trials that finish or are stopped early, those of earlier runs included.
-        runtime: common to all jobs.
     """
 
-    def __init__(
-        self, study: OpenStudy, space: Space, ledger: Ledger, fixed: Iterable[Fixed], budget: int, runtime: Runtime
-    ) -> None:
+    def __init__(self, study: OpenStudy, space: Space, ledger: Ledger, fixed: Iterable[Fixed], budget: int) -> None:
         searched, referenced = study.searched(), study.referenced()
         # Another seed after each restart: the same one would propose the same points again, and all would be repeats.
         seed = int(np.random.SeedSequence([space.sampler.seed, len(searched)]).generate_state(1)[0])
@@ -122,6 +120,8 @@ class StudySearch(OptunaSearch):
         """Fixed jobs that cannot run, by key, and why."""
         self.failed: list[Record] = []
         """Trials that failed in this run."""
+        self.runtime: Runtime | None = None
+        """Common to all jobs; to be set before the first is asked for."""
         self.over = False
         """Nothing is left to serve: the run has not been interrupted."""
         self.exhausted = False
@@ -130,11 +130,9 @@ class StudySearch(OptunaSearch):
         """Told of each trial that ended."""
         self._ledger = ledger
         self._search_study = cast(optuna.Study, self._ot_study)
-        self._runtime = runtime
         self._references_study = optuna.load_study(
             study_name=study.name + REFERENCES, storage=study.storage, sampler=RandomSampler(seed=0)
         )
-        self._random = RandomSampler(seed=seed)
         self._rng = random.Random(seed)
         self._limit: int | None = None
         self._noted: dict[str, str] = {}
@@ -234,6 +232,11 @@ class StudySearch(OptunaSearch):
         for trial_id in [one for one in ended if one in self.live]:
             self.on_trial_complete(trial_id, error=True)
 
+    @property
+    def idle(self) -> bool:
+        """There is nothing to run: all was done before."""
+        return not self._fixed and self.finished >= self.budget
+
     # Fixed jobs
 
     def _next_fixed(self) -> Live | None:
@@ -308,38 +311,52 @@ class StudySearch(OptunaSearch):
     def _draw(self) -> _Drawn | None:
         """A point that was not tried, by the sampler or, where it keeps repeating itself, at random."""
         trial = self._search_study.ask()
+        frozen = self._search_study._storage.get_trial(trial._trial_id)
         space = self.space_searched
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
-            sampler = self._search_study.sampler if attempt < SAMPLER_DRAWS else self._random
-            point = space.decode(self._propose(sampler, trial), self._rng)
+            params = self._propose(frozen) if attempt < SAMPLER_DRAWS else self._at_random()
+            point = space.decode(params, self._rng)
             if point and mtl_key(point, space.seed) not in self._tried and not self._hopeless(point):
                 return _Drawn(trial, point)
         self.exhausted = True
         self._ledger.close(self._search_study, trial.number, "every configuration of the space was tried")
         return None
 
-    def _propose(self, sampler: BaseSampler, trial: optuna.Trial) -> dict[str, Any]:
-        """Ask a sampler for the space's dimensions, those that depend on the weighting last."""
+    def _propose(self, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+        """Ask the sampler for the space's dimensions, those that depend on the weighting last."""
         study = self._search_study
-        frozen = study._storage.get_trial(trial._trial_id)
-        joint = sampler.infer_relative_search_space(study, frozen)
-        params = sampler.sample_relative(study, frozen, joint)
-        chosen: dict[str, Any] = {}
+        joint = study.sampler.infer_relative_search_space(study, trial)
+        params = study.sampler.sample_relative(study, trial, joint)
 
-        def choose(name: str, dimension: Dimension) -> None:
+        def choose(name: str, dimension: Dimension) -> Value:
             wanted = distribution(dimension)
             if wanted.single():
-                chosen[name] = wanted.to_external_repr(wanted.to_internal_repr(_only(dimension)))
-            elif name in params:
-                chosen[name] = params[name]
-            else:
-                chosen[name] = sampler.sample_independent(study, frozen, name, wanted)
+                return _only(dimension)
+            if name in params:
+                return cast(Value, params[name])
+            return cast(Value, study.sampler.sample_independent(study, trial, name, wanted))
 
-        for name, dimension in self.space_searched.dimensions().items():
-            choose(name, dimension)
-        for name, dimension in self.space_searched.dimensions(chosen["weighting"]).items():
+        return self._chosen(choose)
+
+    def _at_random(self) -> dict[str, Any]:
+        """Draw every dimension at random, without a look at the study."""
+        rng = self._rng
+
+        def choose(name: str, dimension: Dimension) -> Value:
+            if isinstance(dimension, Choice):
+                return rng.choice(dimension.values)
+            whole = isinstance(dimension, Integer)
+            low, high = (dimension.low - 0.5, dimension.high + 0.5) if whole else (dimension.low, dimension.high)
+            drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if dimension.log else rng.uniform(low, high)
+            return min(max(round(drawn), dimension.low), dimension.high) if whole else drawn
+
+        return self._chosen(choose)
+
+    def _chosen(self, choose: Callable[[str, Dimension], Value]) -> dict[str, Any]:
+        chosen = {name: choose(name, dimension) for name, dimension in self.space_searched.dimensions().items()}
+        for name, dimension in self.space_searched.dimensions(chosen["weighting"]).items():  # type: ignore[arg-type]
             if name not in chosen:
-                choose(name, dimension)
+                chosen[name] = choose(name, dimension)
         return chosen
 
     def _give_up_drawn(self) -> None:
@@ -403,20 +420,21 @@ class StudySearch(OptunaSearch):
             continues=predecessor,
             resumed=resume is not None,
         )
+        assert self.runtime is not None
         work = Job(
             name=name,
             stage=job.stage,
             number=trial.number,
             root=root,
             config=job.config,
-            data=str(self._runtime.data),
-            trainer=self._runtime.trainer,
+            data=str(self.runtime.data),
+            trainer=self.runtime.trainer,
             init=init,
             resume=resume,
             metric=self.space_searched.objective.metric if job.stage == "search" else "ssim",
             references=references or {},
-            device=self._runtime.device,
-            threads=self._runtime.threads,
+            device=self.runtime.device,
+            threads=self.runtime.threads,
         )
         return Live(study, trial, work, job.key, job.kind, epochs)
 

@@ -1,0 +1,22 @@
+"""A driver in a process of its own, to be killed: ``python -m tests.search.driver FOLDER``."""
+
+import sys
+from pathlib import Path
+
+from search.launch import Resources, launch
+from tests.search import fakes
+from tests.search.conftest import facts, space
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    try:
+        launch(
+            space(trials=int(sys.argv[2])),
+            facts(folder / "data"),
+            "killed",
+            runs_dir=folder / "runs",
+            trainer=fakes.train,
+            resources=Resources(max_concurrent=2),
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,369 @@
+"""Searches on a real Ray and a real Optuna, with a trainer that takes milliseconds."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray
+
+from recon.errors import InputError
+from search.confirm import confirm, leaders, picked
+from search.launch import Outcome, Resources, fit, launch
+from search.study import State, create_study, open_study
+from tests.search import fakes
+from tests.search.conftest import facts, listed, space, steer
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(folder: Path, wanted, **more: Any) -> Outcome:
+    return launch(wanted, facts(folder / "data"), "one", runs_dir=folder / "runs", trainer=fakes.train, **more)
+
+
+def lines(folder: Path, **values: Any) -> list[int]:
+    """The epochs that were trained of what has these values, in order of training."""
+    return [
+        line["epoch"]
+        for line in fakes.log(folder / "data")
+        if all(line[name] == value for name, value in values.items())
+    ]
+
+
+def none_running(study) -> bool:
+    running = (optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.WAITING)
+    return not study.search.get_trials(states=running) and not study.references.get_trials(states=running)
+
+
+@pytest.fixture(scope="module")
+def finished(local_ray, tmp_path_factory):
+    """A search that ran to its end; tests only look at it."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, run(folder, space())
+
+
+def test_a_search_ends_with_its_budget_and_leaves_nothing_running(finished):
+    _, outcome = finished
+    assert outcome.complete + outcome.pruned == 10
+    assert outcome.pruned > 0
+    assert (outcome.failed, outcome.references, outcome.complaint) == (0, 4, None)
+    assert none_running(outcome.study)
+
+
+def test_stopped_trials_stand_in_the_study_with_the_values_up_to_where_they_stopped(finished):
+    folder, outcome = finished
+    stopped = [record for record in outcome.study.searched() if record.state is State.PRUNED]
+    for record in stopped:
+        trained = lines(folder, layout=record.layout, weighting=record.weighting, tasks=["PDw", "PDw-FS"])
+        assert trained == list(range(1, record.epochs + 1))
+        assert record.epochs in (2, 4)
+        assert list(record.values) == trained
+        expected = [fakes.quality(record.config, "PDw", epoch) for epoch in trained]
+        assert [metrics["ssim/PDw"] for metrics in record.history] == pytest.approx(expected)
+        assert record.value == record.values[record.epochs]
+
+
+def test_baselines_are_trained_to_the_end_however_poor_they_are(finished):
+    _, outcome = finished
+    references = outcome.study.referenced()
+    assert [(record.kind, record.tasks, record.scarce_slices, record.epochs) for record in references] == [
+        ("stl", ("PDw",), None, 6),
+        ("stl", ("PDw-FS",), 12, 6),
+        ("joint-stl", ("PDw", "PDw-FS"), 12, 6),
+        ("transfer", ("PDw-FS",), 12, 6),
+    ]
+    searched = [record for record in outcome.study.searched() if record.epochs == 6]
+    assert max(record.value for record in references) < min(record.value for record in searched)
+
+
+def test_transfer_starts_from_the_checkpoint_of_the_abundant_tasks_stl(finished):
+    folder, outcome = finished
+    stl, *_, transfer = outcome.study.referenced()
+    (init,) = {line["init"] for line in fakes.log(folder / "data") if line["init"]}
+    assert init == stl.checkpoint
+    assert transfer.checkpoint != stl.checkpoint
+
+
+def test_a_record_tells_where_and_with_what_it_ran(finished):
+    _, outcome = finished
+    for record in outcome.study.records():
+        assert ray.util.get_node_ip_address() in record.node
+        assert (record.parameters, record.peak_memory_bytes, record.data_hash) == (7, 11, "abc")
+        assert record.code_version
+        assert record.seed == 0
+
+
+def test_one_checkpoint_a_trial_is_kept_and_it_is_the_last(finished):
+    _, outcome = finished
+    for record in outcome.study.records():
+        (kept,) = Path(record.checkpoint).parent.glob("checkpoint_*")
+        assert str(kept) == record.checkpoint
+        assert record.checkpoint_epoch == record.epochs
+        assert f'"epoch": {record.epochs}' in (kept / "checkpoint.pt").read_text()
+
+
+def test_the_same_launch_again_runs_nothing_and_more_trials_extend_it(finished, tmp_path):
+    folder, outcome = finished
+    before = fakes.log(folder / "data")
+    again = run(folder, space())
+    assert fakes.log(folder / "data") == before
+    assert (again.complete, again.pruned) == (outcome.complete, outcome.pruned)
+    longer = run(folder, space(trials=12))
+    assert longer.complete + longer.pruned == 12
+    new = [record.layout + "/" + record.weighting for record in longer.study.searched()[10:]]
+    assert {f"{line['layout']}/{line['weighting']}" for line in fakes.log(folder / "data")[len(before) :]} == set(new)
+
+
+def test_another_space_other_data_and_another_direction_are_refused(finished, tmp_path):
+    folder, _ = finished
+    with pytest.raises(InputError, match=r"another space: fidelity.epochs is 9, not 6; choose another --study"):
+        run(folder, space(fidelity={"epochs": 9, "rungs": [2, 4]}))
+    other = facts(folder / "data", hash="other")
+    with pytest.raises(InputError, match="made with other data"):
+        launch(space(), other, "one", runs_dir=folder / "runs", trainer=fakes.train)
+    storage = f"sqlite:///{tmp_path}/theirs.db"
+    optuna.create_study(study_name="theirs", storage=storage, direction="minimize")
+    with pytest.raises(InputError, match="minimises"):
+        create_study("theirs", storage, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def troubled(local_ray, tmp_path_factory):
+    """A search in which each layout meets its own misfortune."""
+    folder = tmp_path_factory.mktemp("troubled")
+    steer(
+        folder / "data",
+        I4_naive={"nan_at": 2},
+        V4_naive={"diverge_at": 3},
+        Y4_naive={"raise_at": 3},
+        I2V2_naive={"die_at": 3},
+        I2Y2_naive={"raise_at": 2, "always": True},
+        IV3_naive={"refuse_at": 1},
+    )
+    layouts = ("I4", "V4", "Y4", "I2V2", "I2Y2", "IV3", "I3V")
+    return folder, run(folder, listed(*layouts), resources=Resources(max_failures=1))
+
+
+def of(outcome: Outcome, layout: str):
+    (record,) = [record for record in outcome.study.searched() if record.layout == layout]
+    return record
+
+
+@pytest.mark.parametrize(
+    ("layout", "reason", "epochs"),
+    [
+        ("I4", "ssim is nan after epoch 2", 1),
+        ("V4", "the loss of PDw is nan in epoch 3, step 1", 2),
+        ("I2Y2", "OSError: the disk is gone", 1),
+        ("IV3", "the data do not fit", 0),
+    ],
+)
+def test_a_trial_that_fails_is_closed_as_failed_with_the_reason(troubled, layout, reason, epochs):
+    record = of(troubled[1], layout)
+    assert (record.state, record.value, record.epochs) == (State.FAIL, None, epochs)
+    assert record.error == reason
+
+
+def test_what_would_fail_again_is_not_tried_again_and_the_rest_is_once(troubled):
+    folder, _ = troubled
+    assert lines(folder, layout="V4") == [1, 2, 3]
+    assert lines(folder, layout="IV3") == [1]
+    assert lines(folder, layout="I2Y2") == [1, 2, 2]
+
+
+@pytest.mark.parametrize("layout", ["Y4", "I2V2"])
+def test_a_retry_goes_on_from_the_last_checkpoint(troubled, layout):
+    folder, outcome = troubled
+    assert lines(folder, layout=layout) == [1, 2, 3, 3, 4]
+    record = of(outcome, layout)
+    assert (record.state, record.error, record.epochs) == (State.COMPLETE, None, 4)
+
+
+def test_failing_trials_do_not_take_the_search_down(troubled):
+    _, outcome = troubled
+    assert (outcome.complete, outcome.failed) == (3, 4)
+    assert outcome.exhausted
+    assert none_running(outcome.study)
+
+
+def test_a_failed_baseline_is_said_and_the_search_goes_on(local_ray, tmp_path):
+    steer(tmp_path / "data", I4_naive={"raise_at": 1, "always": True})
+    wanted = listed("V4", "Y4", baselines={"kinds": ["stl", "transfer"]})
+    outcome = run(tmp_path, wanted, resources=Resources(max_failures=0))
+    assert outcome.complete == 2
+    assert set(outcome.blocked) == {"stl/PDw/seed=0", "stl/PDw-FS/n=12/seed=0", "transfer/n=12/seed=0"}
+    assert "stl/PDw/seed=0: OSError: the disk is gone" in outcome.complaint
+
+
+@pytest.fixture(scope="module")
+def judged(local_ray, tmp_path_factory):
+    """A search by gain at two N, in a journal file, confirmed."""
+    folder = tmp_path_factory.mktemp("judged")
+    wanted = space(
+        scarce={"task": "PDw-FS", "slices": [12, 24]},
+        objective={"metric": "gain", "epsilon": 0.05},
+        fidelity={"epochs": 3, "rungs": []},
+        trials=6,
+        confirm={"top": 2, "seeds": 2},
+    )
+    where = {"storage": f"journal://{folder}/study.journal"}
+    outcome = run(folder, wanted, **where)
+    again = {"runs_dir": folder / "runs", "trainer": fakes.train, "data": facts(folder / "data"), **where}
+    return folder, outcome, lambda **more: confirm("one", **again, **more)
+
+
+def test_gains_are_above_the_stl_of_the_same_n_and_epoch(judged):
+    _, outcome, _ = judged
+    assert {record.scarce_slices for record in outcome.study.searched()} == {12, 24}
+    for record in outcome.study.searched():
+        stl = outcome.study.reference(record)
+        for metrics, *single in zip(record.history, stl["PDw"].history, stl["PDw-FS"].history, strict=True):
+            gains = [metrics[f"ssim/{task}"] - one[f"ssim/{task}"] for task, one in zip(stl, single, strict=True)]
+            assert metrics["gain"] == pytest.approx(sum(gains) / 2)
+        assert record.value == record.metrics["gain"]
+        assert record.constraints["PDw"] == pytest.approx(-0.05 - record.metrics["gain/PDw"])
+
+
+def test_confirmation_retrains_leaders_and_baselines_over_new_seeds_once(judged):
+    folder, outcome, confirming = judged
+    best = leaders(outcome.study, 2)
+    confirmed = confirming()
+    new = [record for record in confirmed.study.referenced() if record.stage == "confirm"]
+    assert {record.state for record in new} == {State.COMPLETE}
+    assert sorted((record.layout, record.seed) for record in new if record.kind == "mtl") == sorted(
+        (record.layout, seed) for record in best for seed in (1, 2)
+    )
+    counts = {record.scarce_slices for record in best}
+    for seed in (1, 2):
+        kinds = [record.kind for record in new if record.seed == seed]
+        assert (kinds.count("stl"), kinds.count("transfer")) == (1 + len(counts), len(counts))
+    assert len(confirmed.study.searched()) == 6
+
+    before = fakes.log(folder / "data")
+    confirming()
+    assert fakes.log(folder / "data") == before
+    confirming(seeds=3)
+    assert {line["seed"] for line in fakes.log(folder / "data")[len(before) :]} == {3}
+
+    pick = picked(confirmed.study)
+    assert pick.unconfirmed.key == best[0].key
+    for one in pick.ranking:
+        stl = [outcome.study.reference(record) for record in one.records]
+        gains = [
+            sum(record.metrics[f"ssim/{task}"] - single[task].metrics[f"ssim/{task}"] for task in record.tasks) / 2
+            for record, single in zip(one.records, stl, strict=True)
+        ]
+        assert one.values == pytest.approx(gains)
+        assert one.mean == pytest.approx(sum(gains) / 3)
+    assert [one.mean for one in pick.ranking] == sorted((one.mean for one in pick.ranking), reverse=True)
+    assert pick.record.stage == "confirm"
+
+
+def test_a_trial_that_fits_on_no_host_is_refused(local_ray):
+    with pytest.raises(InputError, match=r"a trial needs 3 CPUs and 0 GPUs .* they have 2 CPUs and 0 GPUs"):
+        fit(Resources(cpus=3))
+    with pytest.raises(InputError, match="0.5 GPUs"):
+        fit(Resources(gpus=0.5))
+    assert fit(Resources(cpus=1)) == (1, 0.0, 2)
+    assert fit(Resources(cpus=0.5)) == (0.5, 0.0, 4)
+
+
+def drive(folder: Path, trials: int) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.search.driver", str(folder), str(trials)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=(folder / "stderr.txt").open("a"),
+    )
+
+
+def wait_for(condition, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def check_rungs(study) -> None:
+    """Every decision at a rung is the one that all values there before it call for, restarts or not."""
+    records = study.searched()
+    assert {record.epochs for record in records if record.state is State.PRUNED} <= {2, 4}
+    for record in records:
+        if record.state is State.PRUNED:
+            there = [other.values[record.epochs] for other in records if record.epochs in other.values]
+            assert record.value < max(there)
+
+
+def test_a_killed_search_goes_on_where_it_was_and_an_interrupted_one_too(local_ray, tmp_path):
+    steer(tmp_path / "data", every={"seconds": 0.15})
+    data = tmp_path / "data"
+    driver = drive(tmp_path, 8)
+    try:
+        wait_for(lambda: len(lines(tmp_path, tasks=["PDw", "PDw-FS"])) > 22)
+        study = open_study("killed", None, tmp_path / "runs")
+        seen = study.records()
+        assert any(record.state is State.RUNNING for record in seen), "it can be read while it runs"
+        with pytest.raises(InputError, match=rf"another process \(process {driver.pid} on"):
+            launch(space(), facts(data), "killed", runs_dir=tmp_path / "runs", trainer=fakes.train)
+        os.kill(driver.pid, signal.SIGKILL)
+    finally:
+        driver.kill()
+        driver.wait()
+    workers = {line["pid"] for line in fakes.log(data)}
+    wait_for(lambda: not any(alive(pid) for pid in workers), 30)
+
+    study = open_study("killed", None, tmp_path / "runs")
+    before = {record.name: record for record in study.records()}
+    ended = {name: record for name, record in before.items() if record.state is not State.RUNNING}
+    assert len(ended) < len(before)
+    count = len(fakes.log(data))
+
+    driver = drive(tmp_path, 8)
+    try:
+        wait_for(lambda: len(fakes.log(data)) > count + 6)
+        os.kill(driver.pid, signal.SIGINT)
+        assert driver.wait(60) == 130
+    finally:
+        driver.kill()
+        driver.wait()
+    study = open_study("killed", None, tmp_path / "runs")
+    assert none_running(study)
+    after = {record.name: record for record in study.records()}
+    for name, record in before.items():
+        if name in ended:
+            assert after[name] == record
+        else:
+            assert (after[name].state, after[name].closed) == (State.FAIL, "interrupted")
+
+    outcome = launch(space(trials=8), facts(data), "killed", runs_dir=tmp_path / "runs", trainer=fakes.train)
+    assert outcome.complete + outcome.pruned == 8
+    assert (outcome.failed, outcome.references) == (0, 4)
+    assert none_running(outcome.study)
+    records = outcome.study.records()
+    done = [record for record in records if record.state is not State.FAIL]
+    assert len({record.key for record in done}) == len(done), "nothing finished twice"
+    for record in done:
+        same = {"layout": record.layout, "weighting": record.config.weighting.kind, "tasks": list(record.tasks)}
+        if record.kind == "transfer":
+            continue  # it looks like an STL in the log
+        trained = lines(tmp_path, **same)
+        interruptions = sum(other.key == record.key and other.closed == "interrupted" for other in records)
+        # A killed trial repeats at most the epoch that it was in, and the one whose checkpoint was being written.
+        assert len(trained) <= record.epochs + 2 * interruptions + (6 if record.kind == "stl" else 0)
+        if record.continues is not None:
+            assert record.closed is None
+    continued = [record for record in records if record.continues is not None and record.values]
+    assert continued
+    check_rungs(outcome.study)

@@ -1,0 +1,120 @@
+"""Storages and studies: opened by name or URL, and refused in a sentence."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import optuna
+import pytest
+
+from recon.errors import InputError
+from search.launch import BEAT_LOST_SECONDS, driving
+from search.study import OpenStudy, code_version, create_study, open_storage, open_study, shown, study_folder
+
+
+def test_a_study_is_two_optuna_studies_that_maximise_in_one_file(tmp_path):
+    study = create_study("one", None, tmp_path)
+    assert Path(tmp_path / "one" / "study.db").is_file()
+    names = optuna.get_all_study_names(f"sqlite:///{tmp_path}/one/study.db")
+    assert sorted(names) == ["one", "one/references"]
+    assert study.search.direction == study.references.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert open_study("one", None, tmp_path).records() == []
+
+
+def test_a_journal_file_is_a_storage_too(tmp_path):
+    url = f"journal://{tmp_path}/deep/study.journal"
+    create_study("one", url, tmp_path).search.set_user_attr("a", 1)
+    assert open_study("one", url, tmp_path).attributes == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("no url", "is not a URL"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite:///nowhere/study.db", "there is no study file nowhere/study.db"),
+        ("journal://nowhere/study.journal", "there is no study file nowhere/study.journal"),
+        ("postgresql+nothing://me:secret@host/db", "cannot be opened|driver that is not installed"),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_said_in_a_sentence_without_the_password(url, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        open_storage(url)
+    assert "secret" not in str(error.value)
+
+
+def test_a_file_that_is_no_database_is_said(tmp_path):
+    (tmp_path / "study.db").write_text("this is text, not a database, and long enough to be looked at " * 20)
+    with pytest.raises(InputError, match=r"cannot be opened: .*not a database"):
+        open_storage(f"sqlite:///{tmp_path}/study.db")
+
+
+def test_a_study_that_does_not_exist_is_said_with_those_that_do(tmp_path):
+    url = f"sqlite:///{tmp_path}/shared.db"
+    create_study("one", url, tmp_path)
+    create_study("two", url, tmp_path)
+    with pytest.raises(InputError, match=r"there is no study 'three' in sqlite:////.*; studies there: one, two"):
+        open_study("three", url, tmp_path)
+    with pytest.raises(InputError, match="there is no study file"):
+        open_study("three", None, tmp_path)
+    assert not (tmp_path / "three").exists(), "reading makes nothing"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a:b", " a"])
+def test_a_name_that_can_be_no_folder_is_refused(name, tmp_path):
+    with pytest.raises(InputError, match="cannot name a folder"):
+        study_folder(name, tmp_path)
+
+
+def test_urls_are_shown_without_their_password():
+    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert shown("journal:///a/b") == "journal:///a/b"
+
+
+def test_readers_are_not_held_up_by_a_writer(tmp_path):
+    study = create_study("one", None, tmp_path)
+    writer = sqlite3.connect(tmp_path / "one" / "study.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE studies SET study_name = study_name")
+    try:
+        seen = []
+        reader = threading.Thread(target=lambda: seen.append(open_study("one", None, tmp_path).records()))
+        reader.start()
+        reader.join(10)
+        assert seen == [[]]
+    finally:
+        writer.execute("ROLLBACK")
+        writer.close()
+    assert study.records() == []
+
+
+def test_a_study_has_one_driver_at_a_time(tmp_path):
+    study = create_study("one", None, tmp_path)
+    with driving(study), pytest.raises(InputError, match="being run by another process"), driving(study):
+        pytest.fail("two drivers")
+    with driving(study) as driver:
+        assert driver.study is study
+
+
+def elsewhere(study: OpenStudy, folder: Path) -> OpenStudy:
+    folder.mkdir()
+    return OpenStudy(study.name, study.storage, study.url, folder)
+
+
+def test_a_driver_with_another_folder_is_known_by_its_heartbeat_until_it_falls_silent(tmp_path):
+    study = create_study("one", None, tmp_path)
+    other = elsewhere(study, tmp_path / "other")
+    with driving(study), pytest.raises(InputError, match=r"run by process \d+ on .*, heard of 0 s ago"), driving(other):
+        pytest.fail("two drivers")
+    with driving(study):
+        claim = study.attributes["driver"]
+        study.search.set_user_attr("driver", {**claim, "beat": claim["beat"] - BEAT_LOST_SECONDS})
+        with driving(other):
+            pass
+
+
+def test_the_code_version_names_the_commit_of_a_checkout():
+    version = code_version()
+    assert version.startswith("0.")
+    assert ("(" in version) == (Path(__file__).parents[2] / ".git").exists()
