@@ -151,7 +151,7 @@ class Subject:
     @cached_property
     def _displacement(self) -> Field:
         """The elastic part of the deformation in mm: cubic splines through random displacements of the knots."""
-        values = np.stack([zoom(axis, 4, order=3, mode="reflect") for axis in BEND_MM * self._bend])
+        values = np.stack([zoom(axis, 3, order=3, mode="reflect") for axis in BEND_MM * self._bend])
         steps = KNOT_MM * (self._bend.shape[1] - 1) / (values.shape[1] - 1)
         x, y, z = (-(n - 1) / 2 * KNOT_MM for n in self._bend.shape[1:])
         return Field(torch.from_numpy(values.astype(np.float32)), (x, y, z), steps)

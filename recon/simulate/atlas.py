@@ -181,22 +181,27 @@ def _continue_shafts(labels: Labels, above: int, below: int) -> Labels:
 
 def _add_fibula(labels: Labels, joint: NDArray[np.float64], spacing: float, size: float) -> None:
     """Draw a fibula behind and lateral to the tibia, clear of it."""
-    x, y, z = ((np.arange(n) - middle) * spacing / size for n, middle in zip(labels.shape, joint, strict=True))
     table = np.array(FIBULA_AXIS, float)
-    at = [np.interp(y, table[:, 0], table[:, column]) for column in (1, 2, 3)]
-    radius = np.where(y < table[0, 0], 0.0, at[2])
-    away = np.hypot(x[:, None, None] - at[0][None, :, None], (z[None, None, :] - at[1][None, :, None]) * 1.1)
-    wanted = away < radius[None, :, None]
-    # Distances are wanted only around it.
-    box = tuple(slice(max(0, low.min() - 4), low.max() + 5) for low in np.nonzero(wanted))
-    part = labels[box]
-    part[wanted[box] & (distance_transform_edt(part == 0, spacing) > 1.8)] = FIBULA
+    # Only around it is there anything to do.
+    low = np.array([table[:, 1].min() - 14, table[0, 0] - 4, table[:, 2].min() - 14])
+    high = np.array([table[:, 1].max() + 14, np.inf, table[:, 2].max() + 14])
+    first = np.maximum(0, joint + low * size / spacing).astype(int)
+    end = np.minimum(labels.shape, joint + high * size / spacing).astype(int)
+    part = labels[tuple(slice(a, b) for a, b in zip(first, end, strict=True))]
+    x, y, z = ((np.arange(a, b) - m) * spacing / size for a, b, m in zip(first, end, joint, strict=True))
+    centre_x, centre_z, radius = (np.interp(y, table[:, 0], table[:, column]) for column in (1, 2, 3))
+    radius[y < table[0, 0]] = 0
+    away = np.hypot(x[:, None, None] - centre_x[:, None], (z - centre_z[:, None]) * 1.1)
+    clear = distance_transform_edt(part == 0, spacing) > 1.8
+    part[(away < radius[:, None]) & clear] = FIBULA
 
 
 def _add_menisci(labels: Labels, spacing: float) -> None:
     """Draw a wedge around each compartment where femur and tibia part, open towards the middle of the knee."""
-    plateau = np.flatnonzero(((labels == MEDIAL_CARTILAGE) | (labels == LATERAL_CARTILAGE)).any((0, 2)))
-    part = labels[:, plateau[0] - round(12 / spacing) : plateau[-1] + round(6 / spacing)]
+    plateau = (labels == MEDIAL_CARTILAGE) | (labels == LATERAL_CARTILAGE)
+    extents = [np.flatnonzero(plateau.any(tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    margin = round(12 / spacing)
+    part = labels[tuple(slice(extent[0] - margin, extent[-1] + margin) for extent in extents)]
     to_femur = distance_transform_edt((part != FEMUR) & (part != FEMORAL_CARTILAGE), spacing)
     to_tibia = distance_transform_edt(
         (part != TIBIA) & (part != MEDIAL_CARTILAGE) & (part != LATERAL_CARTILAGE), spacing

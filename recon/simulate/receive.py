@@ -15,7 +15,7 @@ from recon.simulate.geometry import REACH, STACK_CENTRE_MM, Geometry
 
 SEGMENTS = 24
 """Straight pieces that a loop is cut into."""
-COARSE_MM = 7.0
+COARSE_MM = 10.0
 """Distance of the places where the fields are computed; between them they are interpolated by cubic splines."""
 
 
@@ -70,7 +70,9 @@ def receive_field(loop: Loop, points: NDArray[np.float64]) -> NDArray[np.complex
         inverse = (
             np.einsum("ij,ij->i", r, r) + 9.0
         ) ** -1.5  # a wire of 3 mm: finite wherever a loop touches the object
-        field += np.cross(direction, r) * inverse[:, None]
+        for axis in (0, 2):
+            following, last = (axis + 1) % 3, (axis + 2) % 3
+            field[:, axis] += (direction[following] * r[:, last] - direction[last] * r[:, following]) * inverse
     field *= 1e3 * 2 * np.pi * loop.radius / SEGMENTS
     return loop.gain * (field[:, 0] - 1j * field[:, 2])
 
