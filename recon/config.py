@@ -75,6 +75,9 @@ class NetworkConfig(Config):
     layout: str = "I12"
     channels: int = Field(default=18, ge=1)
     pools: int = Field(default=4, ge=1)
+    consistency: Literal["k-space", "image"] = "k-space"
+    """Data consistency of a block: on the coils' k-space (fastMRI's variational network, the paper's public code), or
+    a gradient step on the image, x - eta A^H (A x - k) - U(x) (the paper's eq. 1)."""
     zero_init: bool = True
     """Start the last convolution of every U-Net at zero and add no mean to its output, so that the untrained network is
     plain gradient descent. False is fastMRI's U-Net, which the paper's public code uses."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +23,8 @@ from recon.data.loading import Batch, Loader
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.evaluation import validate
-from recon.files import atomic_write, replace_directory
+from recon.files import replace_directory
+from recon.operators import centre_crop
 from recon.unrolled import UnrolledNetwork
 from recon.weighting import Weighting, make_weighting
 
@@ -102,14 +102,6 @@ def complex_l1(prediction: Tensor, target: Tensor, crop: tuple[int, int]) -> Ten
     """
     difference = centre_crop(prediction, crop) - centre_crop(target, crop)
     return torch.view_as_real(difference).abs().mean()
-
-
-def centre_crop(image: Tensor, crop: tuple[int, int]) -> Tensor:
-    """The centre ``crop`` = (rows, columns) of the last two axes."""
-    rows, columns = crop
-    top = (image.shape[-2] - rows) // 2
-    left = (image.shape[-1] - columns) // 2
-    return image[..., top : top + rows, left : left + columns]
 
 
 def train(
@@ -210,10 +202,9 @@ def weighted_loss(weighting: Weighting, tasks: tuple[str, ...], epoch: int, batc
     A batch holds one task, so the other tasks' losses do not enter this step.
     """
     index = tasks.index(batch.task)
-    losses = torch.zeros(len(tasks), dtype=loss.dtype, device=loss.device).index_fill(
-        0, torch.tensor([index], device=loss.device), 1.0
-    )
-    return weighting.weights(epoch, losses * loss.detach())[index] * loss + weighting.penalty()[index]
+    losses = loss.new_zeros(len(tasks))
+    losses[index] = loss.detach()
+    return weighting.weights(epoch, losses)[index] * loss + weighting.penalty()[index]
 
 
 class EpochMeans:

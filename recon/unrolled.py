@@ -1,6 +1,7 @@
 """The unrolled network: gradient steps on the data, each with a U-Net, shared between tasks as a layout says.
 
-One block is that of fastMRI's end-to-end variational network (Sriram et al. 2020) and of Liu et al. 2021, eq. 1:
+With ``consistency='k-space'`` one block is that of fastMRI's end-to-end variational network (Sriram et al. 2020), which
+the public code of Liu et al. 2021 uses:
 
     k ← k − η M(k − k₀) − F s U(Σ s̄ F⁻¹k)
 
@@ -10,7 +11,14 @@ v = Σ s̄ F⁻¹M(k − k₀), the gradient of the data term. With r = U(x), th
     x ← x − η v − Σ|s|² r,        v ← (1 − η) v − AᴴA r,        x₀ = Aᴴk₀, v₀ = 0,
 
 which is equal in exact arithmetic, costs one pair of FFTs a block, and keeps nothing of the coils' size for the
-gradient.
+gradient. Its data term begins at zero, so it never moves the image by itself: it only takes back what a U-Net did to
+acquired samples.
+
+With ``consistency='image'`` a block is a gradient step on eq. 1 of the paper (Hammernik et al. 2018):
+
+    x ← x − η v − r,        v ← v − AᴴA (η v + r),        x₀ = Aᴴk₀, v₀ = Aᴴ(A x₀ − k₀),
+
+at the same cost. Its data term pulls the image towards the data from the first block on, as a SENSE reconstruction does.
 
 With ``zero_init`` the last convolution of every U-Net starts at zero and the image's mean is not added to its output,
 so r = 0 and the untrained network is plain gradient descent on the data. fastMRI's normalised U-Net adds the mean:
@@ -61,6 +69,7 @@ class Block(nn.Module):
         )
         self.etas = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(encoders))
         self.restore_mean = not config.zero_init
+        self.in_kspace = config.consistency == "k-space"
 
     def path(self, task: int) -> tuple[nn.Module, nn.Module, nn.Parameter]:
         """The encoder, the decoder and the η that a task uses."""
@@ -70,7 +79,10 @@ class Block(nn.Module):
         """One step of the recursion above: x and v, each (batch, rows, columns), of the task with this number."""
         encoder, decoder, eta = self.path(task)
         r = regularise(encoder, decoder, x, self.restore_mean)
-        return x - eta * v - operator.coverage * r, (1 - eta) * v - operator.normal(r)
+        if self.in_kspace:
+            return x - eta * v - operator.coverage * r, (1 - eta) * v - operator.normal(r)
+        step = eta * v + r
+        return x - step, v - operator.normal(step)
 
 
 class UnrolledNetwork(nn.Module):
@@ -104,7 +116,7 @@ class UnrolledNetwork(nn.Module):
         # A mask of one row keeps whole columns: then the batch is in hybrid space.
         operator = (ColumnSense if batch.mask.shape[-2] == 1 else Sense)(batch.maps, batch.mask)
         x = operator.adjoint(batch.kspace)
-        v = torch.zeros_like(x)
+        v = torch.zeros_like(x) if self.config.consistency == "k-space" else operator.normal(x) - x
         for block in self.blocks:
             x, v = block(x, v, operator, number)
         return x

@@ -6,16 +6,21 @@ Heavy imports stand inside the commands, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from enum import StrEnum
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from recon.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 app = typer.Typer(
     name="splitpoint",
@@ -23,15 +28,35 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 talk = Console(stderr=True, highlight=False, soft_wrap=True)
 
-RunsDir = Annotated[
-    Path,
-    typer.Option("--runs-dir", envvar="SPLITPOINT_RUNS", help="Where studies live, a folder each.", show_default=True),
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="Optuna URL, or journal://PATH; without it RUNS_DIR/STUDY/study.db.", envvar="SPLITPOINT_STORAGE"
+    ),
 ]
+RunsDir = Annotated[Path, typer.Option(envvar="SPLITPOINT_RUNS", help="Where studies live, a folder each.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Data = Annotated[Path, typer.Option(help="Prepared data set.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a Ray cluster: auto on one of its hosts, or HOST:PORT; without it a Ray of its own, here."),
+]
+Cpus = Annotated[float, typer.Option(min=0.1, help="Processors a trial.")]
+Gpus = Annotated[
+    float | None,
+    typer.Option(min=0, help="GPUs a trial, such as 0.5; without it 1 where the cluster has any, else 0."),
+]
+Concurrent = Annotated[int | None, typer.Option(min=1, help="Trials side by side; without it as many as fit.")]
+Failures = Annotated[int, typer.Option(min=0, help="Retries of a trial whose worker died, from its last checkpoint.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
+
+RUNS = Path("runs")
 
 
 def main() -> None:
@@ -39,8 +64,448 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        talk.print(f"splitpoint: {error}", markup=False, style="red")
+        talk.print(f"splitpoint: {error}", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
         talk.print("splitpoint: interrupted; the same command goes on from here")
         sys.exit(130)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder for the raw files, with train/, val/ and test/ inside.")],
+    train: Annotated[int, typer.Option(help="Training subjects; each gives one volume a contrast.")] = 8,
+    val: Annotated[int, typer.Option(help="Validation subjects.")] = 2,
+    test: Annotated[int, typer.Option(help="Test subjects, from a knee that no other subject comes from.")] = 2,
+    matrix: Annotated[int, typer.Option(help="Rows and columns of the reconstructed image.")] = 320,
+    slices: Annotated[int, typer.Option(help="Coronal slices a volume.")] = 30,
+    coils: Annotated[int, typer.Option(help="Receive coils.")] = 15,
+    seed: Annotated[int, typer.Option(help="Reproduces every file bit for bit.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Subjects made side by side.")] = os.cpu_count() or 1,
+) -> None:
+    """Simulate raw two-contrast knee k-space in fastMRI's layout.
+
+    Example: splitpoint simulate data/raw --train 8 --val 2 --test 2 --matrix 64 --coils 8
+    """
+    from recon.simulate import simulate as run
+    from search.parallel import side_by_side
+
+    with bar("simulating", "volumes") as step, side_by_side(workers) as mapped:
+        files = run(
+            out,
+            subjects={"train": train, "val": val, "test": test},
+            matrix=matrix,
+            slices=slices,
+            coils=coils,
+            seed=seed,
+            map=mapped,
+            progress=step,
+        )
+    talk.print(f"{len(files)} volumes in {out}")
+
+
+@app.command()
+def prepare(
+    raw: Annotated[list[Path], typer.Argument(metavar="RAW...", help="Raw files, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder of the prepared data set.")],
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=GLOB", help="Task of the files that a glob matches; repeatable.")
+    ] = None,
+    calibration: Annotated[
+        str, typer.Option(help="ESPIRiT from the full centre, or from what a mask keeps: full, mask.")
+    ] = "full",
+    calibration_width: Annotated[int, typer.Option(help="Edge of ESPIRiT's calibration region.")] = 24,
+    coils: Annotated[int | None, typer.Option(help="Compress to this many virtual coils.")] = None,
+    split: Annotated[
+        str, typer.Option(help="By folders named train, val and test, or drawn: auto, folders, random.")
+    ] = "auto",
+    split_seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
+    subset_seed: Annotated[int, typer.Option(help="Of the nested subsets of a scarce task.")] = 0,
+    address: Address = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Volumes side by side; without it as many as fit.")] = None,
+) -> None:
+    """Prepare raw k-space: coil maps, targets, split and nested subsets, one folder for training.
+
+    Example: splitpoint prepare data/raw --out data/prepared
+    """
+    from recon.data.prepare import prepare as run
+    from recon.data.prepared import PrepareOptions
+    from search.parallel import ray_map
+
+    globs = dict(named_glob(text) for text in task or [])
+    options = options_of(
+        PrepareOptions,
+        calibration=calibration,
+        calibration_width=calibration_width,
+        coils=coils,
+        split=split,
+        split_seed=split_seed,
+        subset_seed=subset_seed,
+        tasks=globs,
+    )
+    with bar("preparing", "volumes") as step, ray_map(address=address, workers=workers) as mapped:
+        report = run(raw, out, options, map=mapped, progress=lambda done, total, result: step(done, total))
+    for path, reason in report.failed.items():
+        talk.print(f"left out: {path}: {reason}", markup=False)
+    done = f"{len(report.prepared)} volumes prepared, {len(report.kept)} kept, {len(report.failed)} left out"
+    talk.print(f"{done} in {report.seconds:.0f} s: {out}, hash {(report.hash or 'none')[:12]}")
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    data: Annotated[Path, typer.Argument(metavar="PREPARED", help="Prepared data set.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Contact sheet (PNG); without it PREPARED/contact_sheet.png.")
+    ] = None,
+    slices: Annotated[int, typer.Option(min=1, help="Slices of each task on the sheet.")] = 3,
+) -> None:
+    """Say what is in a prepared data set, and draw a contact sheet of images, maps and masks.
+
+    Example: splitpoint inspect data/prepared
+    """
+    from recon.data.inspect import contact_sheet, summary
+    from recon.data.prepared import PreparedData
+    from search.leaderboard import plain_table
+
+    prepared = PreparedData(data)
+    sys.stdout.write(plain_table(summary(prepared)))
+    path = contact_sheet(prepared, out or data / "contact_sheet.png", slices=slices)
+    talk.print(f"hash {prepared.hash[:12]}, contact sheet {path}")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(metavar="PREPARED", help="Prepared data set.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint; a training found there goes on.")],
+    layout: Annotated[str, typer.Option(help="Kind of each block: I shared, Y multi-head, V split.")] = "I2V10",
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task to train; repeatable; without it all that the data hold.")
+    ] = None,
+    slices: Annotated[
+        list[str] | None, typer.Option(metavar="TASK=N", help="Training slices of a task; repeatable.")
+    ] = None,
+    cut: Annotated[str, typer.Option(help="Cut a task by volumes or by slices.")] = "volumes",
+    weighting: Annotated[str, typer.Option(help="naive, uncertainty, dwa or equal.")] = "naive",
+    channels: Annotated[int, typer.Option(help="Of the U-Net's first layer.")] = 18,
+    pools: Annotated[int, typer.Option(help="Of the U-Net.")] = 4,
+    epochs: Annotated[int, typer.Option(help="Passes over the training slices.")] = 120,
+    batch_size: Annotated[int, typer.Option(help="Slices a step.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam; the peak where the schedule is one-cycle.")] = 2e-4,
+    schedule: Annotated[str, typer.Option(help="constant, one-cycle or cosine.")] = "constant",
+    clip_norm: Annotated[float | None, typer.Option(help="Clip the gradient's norm.")] = None,
+    acceleration: Annotated[
+        list[float] | None, typer.Option(help="Of training masks; repeatable; the mean serves validation.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and masks.")] = 0,
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from (transfer).")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train one network, without a search.
+
+    Example: splitpoint train data/prepared --layout I2V10 --slices PDw-FS=32 --epochs 10 --out runs/one
+    """
+    from recon import training
+    from recon.config import MaskConfig, MasksConfig, NetworkConfig, TrainConfig, WeightingConfig
+    from recon.data.prepared import PreparedData
+
+    prepared = PreparedData(data)
+    masks = MasksConfig()
+    if acceleration:
+        middle = (sum(acceleration) / len(acceleration),)
+        masks = MasksConfig(
+            train=options_of(
+                MaskConfig, accelerations=tuple(acceleration), centre_fractions=masks.train.centre_fractions
+            ),
+            val=options_of(MaskConfig, accelerations=middle, centre_fractions=masks.val.centre_fractions),
+            test=options_of(MaskConfig, accelerations=middle, centre_fractions=masks.test.centre_fractions),
+        )
+    config = options_of(
+        TrainConfig,
+        tasks=tuple(task) if task else prepared.tasks,
+        network=options_of(NetworkConfig, layout=layout, channels=channels, pools=pools),
+        weighting=options_of(WeightingConfig, kind=weighting),
+        slices=dict(named_count(text) for text in slices or []),
+        cut=cut,
+        masks=masks,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        clip_norm=clip_norm,
+        seed=seed,
+    )
+    checkpoint = out / "checkpoint"
+    resume = checkpoint if checkpoint.is_dir() else None
+
+    def report(epoch: training.EpochReport) -> None:
+        epoch.save(checkpoint)
+        numbers = "  ".join(
+            f"{name} {epoch.metrics[name]:.4f}" for name in ["loss", *(f"ssim/{one}" for one in config.tasks)]
+        )
+        talk.print(f"epoch {epoch.epoch}/{epochs}  {numbers}  {epoch.metrics['seconds']:.0f} s")
+
+    training.train(config, prepared, init=init, resume=resume, device=device, report=report)
+    print(checkpoint)
+
+
+@app.command()
+def launch(
+    space: Annotated[
+        Path, typer.Argument(metavar="SPACE", help="Space to search (YAML), such as spaces/quickstart.yaml.")
+    ],
+    data: Data,
+    study: Annotated[str, typer.Option(help="Name of the study; the same name again goes on.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="Searched trials, instead of the space's number.")] = None,
+    storage: Storage = None,
+    runs_dir: RunsDir = RUNS,
+    address: Address = None,
+    cpus_per_trial: Cpus = 1,
+    gpus_per_trial: Gpus = None,
+    max_concurrent: Concurrent = None,
+    max_failures: Failures = 2,
+    verbose: Verbose = False,
+) -> None:
+    """Search a space: baselines, known configurations, then what the sampler chooses; poor trials stop early.
+
+    The same command again continues what is unfinished; a larger --trials extends a finished search.
+
+    Example: splitpoint launch spaces/quickstart.yaml --data data/prepared --study first
+    """
+    from search.launch import Resources
+    from search.launch import launch as run
+    from spaces.schema import load_space
+
+    loaded = load_space(space)
+    if trials is not None:
+        loaded = loaded.model_copy(update={"trials": trials})
+    resources = Resources(cpus_per_trial, gpus_per_trial, max_concurrent, max_failures)
+    outcome = run(
+        loaded, data, study, storage=storage, runs_dir=runs_dir, address=address, resources=resources, verbose=verbose
+    )
+    finish(outcome)
+
+
+@app.command()
+def confirm(
+    study: StudyName,
+    top: Annotated[int | None, typer.Option(min=1, help="Leaders to retrain; without it the space's number.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds of each, baselines too; without it the space's number.")
+    ] = None,
+    storage: Storage = None,
+    runs_dir: RunsDir = RUNS,
+    address: Address = None,
+    cpus_per_trial: Cpus = 1,
+    gpus_per_trial: Gpus = None,
+    max_concurrent: Concurrent = None,
+    max_failures: Failures = 2,
+    verbose: Verbose = False,
+) -> None:
+    """Retrain the leaders and the baselines over several seeds; only confirmed trials are believed.
+
+    Example: splitpoint confirm first --top 3 --seeds 3
+    """
+    from search.confirm import confirm as run
+    from search.launch import Resources
+
+    resources = Resources(cpus_per_trial, gpus_per_trial, max_concurrent, max_failures)
+    outcome = run(
+        study, top, seeds, storage=storage, runs_dir=runs_dir, address=address, resources=resources, verbose=verbose
+    )
+    finish(outcome)
+
+
+@app.command()
+def leaderboard(
+    study: StudyName,
+    format: Annotated[str, typer.Option(help="table, csv, json, markdown or parquet.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
+    confirmed: Annotated[
+        bool, typer.Option("--confirmed", help="Means over the seeds of confirmed configurations.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Running, stopped and failed trials too.")] = False,
+    kind: Annotated[str | None, typer.Option(help="Only mtl, stl, joint-stl or transfer.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only search, baseline or confirm.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="Only this weighting.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Only layouts that match a glob, such as 'I2*'.")] = None,
+    scarce_slices: Annotated[int | None, typer.Option("--n", help="Only this N.")] = None,
+    sort: Annotated[str | None, typer.Option(help="Column to sort by; without it the objective.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    watch: Annotated[
+        float | None, typer.Option(min=0.5, metavar="SECONDS", help="Draw the table again and again.")
+    ] = None,
+    storage: Storage = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Rank a study's trials; works while the search runs.
+
+    Example: splitpoint leaderboard first --all --sort ssim/PDw-FS --format csv
+    """
+    from search import leaderboard as board
+    from search.study import open_study
+
+    form = board.form(format)
+    choice = board.Choice(everything, kind, stage, weighting, layout, scarce_slices, sort, top)
+    opened = open_study(study, storage, runs_dir)
+
+    def frame() -> Any:
+        return board.confirmed(opened, choice) if confirmed else board.leaderboard(opened, choice)
+
+    if watch is not None:
+        watched(lambda: board.rich_table(frame(), opened.name), watch)
+    elif form is board.Format.table and out is None and sys.stdout.isatty():
+        Console().print(board.rich_table(frame(), opened.name))
+    else:
+        board.write(frame(), form, out)
+
+
+@app.command()
+def export(
+    study: StudyName,
+    trial: Annotated[
+        str | None, typer.Option(help="A trial by its name in the leaderboard; without it the confirmed best.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; without it RUNS_DIR/STUDY/bundle.")] = None,
+    storage: Storage = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Export a trained network as a bundle: weights, configuration, card, and one network a task.
+
+    Example: splitpoint export first --out bundles/knee
+    """
+    from search.export import export as run
+    from search.study import open_study
+
+    exported = run(open_study(study, storage, runs_dir), trial, out)
+    talk.print(exported.why, markup=False)
+    print(exported.folder)
+
+
+@app.command()
+def test(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")],
+    data: Data,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of tables and pictures; without it test/ beside the bundle.")
+    ] = None,
+    classical: Annotated[
+        bool, typer.Option(help="Also sigpy's ℓ1-wavelet reconstruction, tuned on validation.")
+    ] = True,
+    device: Device = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Classical reconstructions side by side.")] = os.cpu_count() or 1,
+) -> None:
+    """Test a bundle on the test split: the only command that opens it.
+
+    Example: splitpoint test runs/first/bundle --data data/prepared
+    """
+    from recon import bundle as bundles
+    from recon.data.prepared import PreparedData
+    from recon.final_test import NETWORK, final_test
+    from recon.training import choose_device
+    from search.leaderboard import plain_table
+    from search.parallel import side_by_side
+
+    loaded = bundles.load(bundle)
+    folder = out or bundle.resolve().parent / "test"
+    with talk.status("testing") as status, side_by_side(workers) as mapped:
+        result = final_test(
+            loaded,
+            PreparedData(data, open_test=True),
+            folder,
+            classical=classical,
+            device=str(choose_device(device)),
+            map=mapped,
+            progress=lambda line: status.update(f"testing: {line}"),
+        )
+    shown = result.summary[result.summary["definition"] == "paper"]
+    names = ["task", "method", "volumes", "slices", "ssim_mean", "ssim_std", "psnr_mean", "nrmse_mean"]
+    sys.stdout.write(plain_table(shown[names].round(4)))
+    for kind, suffix in (("tables", ".csv"), ("pictures", ".png")):
+        paths = [str(path) for path in result.files if path.suffix == suffix]
+        talk.print(f"{kind}: {'  '.join(paths)}", markup=False)
+    talk.print(f"bundle: {bundle} ({loaded.config.network.layout}, method «{NETWORK}» above)", markup=False)
+
+
+@contextlib.contextmanager
+def bar(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr with rate and time left; plain lines where stderr is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    if not talk.is_terminal:
+        began = time.monotonic()
+
+        def line(done: int, total: int) -> None:
+            # A tenth at a time: a log wants to know that it goes on, not each step.
+            if done == total or done * 10 // total > (done - 1) * 10 // total:
+                talk.print(f"{verb}: {done} of {total} {things}, {time.monotonic() - began:.0f} s")
+
+        yield line
+        return
+    parts = (
+        TextColumn(verb),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(things),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*parts, console=talk) as progress:
+        task = progress.add_task(verb, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def watched(draw: Callable[[], Any], seconds: float) -> None:
+    """Draw again every so many seconds until Ctrl-C."""
+    from rich.live import Live
+
+    with (
+        Live(draw(), console=Console(), screen=False, auto_refresh=False) as live,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        while True:
+            time.sleep(seconds)
+            live.update(draw(), refresh=True)
+
+
+def finish(outcome: Any) -> None:
+    """Say how a run ended; exit code 1 where it did not do all that was asked."""
+    if outcome.complaint is not None:
+        talk.print(f"splitpoint: {outcome.complaint}", markup=False)
+        raise typer.Exit(1)
+
+
+def named_glob(text: str) -> tuple[str, str]:
+    """``NAME=GLOB`` as (glob, name), as PrepareOptions takes it."""
+    name, sign, glob = text.partition("=")
+    if not (name and sign and glob):
+        raise InputError(f"--task {text!r} is not NAME=GLOB, such as PDw='*CORPD_*'")
+    return glob, name
+
+
+def named_count(text: str) -> tuple[str, int]:
+    """``TASK=N`` as (task, N)."""
+    name, sign, count = text.partition("=")
+    if not (name and sign and count.isdecimal()):
+        raise InputError(f"--slices {text!r} is not TASK=N, such as PDw-FS=32")
+    return name, int(count)
+
+
+def options_of(model: type[Model], **values: Any) -> Model:
+    """A configuration from options; what does not fit is one sentence that names the option."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
+        raise InputError(f"--{name}: {message}{found}" if name else message) from error

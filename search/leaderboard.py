@@ -1,0 +1,283 @@
+"""The leaderboard: a study's trials as one table, ranked, filtered, sorted, and written for people or machines.
+
+A rank is given to finished trials that reconstruct every task of the study; a network of one task (STL, transfer) cannot be ranked
+against networks of all, and stands below with the metrics of its task. Reading needs no driver and works while a search writes.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+from recon.errors import InputError
+from recon.files import replace_file
+from recon.metrics import DEFINITIONS
+from search.study import OpenStudy, Record, State
+
+DEFINITION = "paper"
+"""The metric definition (``recon.metrics.DEFINITIONS``) that trainings report and every table here shows."""
+
+
+class Format(StrEnum):
+    """How a leaderboard is written."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    markdown = "markdown"
+    parquet = "parquet"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which trials stand in the table, and in which order.
+
+    Attributes:
+        everything: also running, stopped and failed trials; else finished ones.
+        kind, stage, weighting: keep those of this kind (mtl, stl, joint-stl, transfer), stage (search, baseline, confirm), weighting.
+        layout: keep layouts that this glob matches, such as ``I2*``.
+        scarce_slices: keep trials at this N.
+        sort: a column to sort by, largest first (``nrmse/…`` smallest first); None sorts by the study's objective.
+        top: keep that many rows.
+    """
+
+    everything: bool = False
+    kind: str | None = None
+    stage: str | None = None
+    weighting: str | None = None
+    layout: str | None = None
+    scarce_slices: int | None = None
+    sort: str | None = None
+    top: int | None = None
+
+
+def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
+    """The table, a row a trial.
+
+    Columns: ``rank, trial, kind, stage, layout, weighting, scarce_slices, seed, state, epochs, ssim, ssim/<task>…, gain,
+    gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node, checkpoint, error``.
+    Metrics are of the validation split at the trial's last epoch. A gain is that metric minus the matched STL's (same N, seed and
+    epoch).
+
+    Raises InputError for a column or value that the study does not have.
+    """
+    choice = choice or Choice()
+    records = study.records()
+    tasks = study_tasks(records)
+    baselines = Baselines(records)
+    rows = [row_of(record, tasks, baselines) for record in records]
+    frame = pd.DataFrame(rows, columns=columns(tasks)).astype(
+        {"rank": "Int64", "scarce_slices": "Int64", "parameters": "Int64", "peak_memory_bytes": "Int64"}
+    )
+    objective = study.space.objective.metric
+    return _chosen(frame, tasks, choice, objective)
+
+
+def study_tasks(records: Iterable[Record]) -> tuple[str, ...]:
+    """Every task of the study, in the order in which the trials name them."""
+    found: dict[str, None] = {}
+    for record in sorted(records, key=lambda one: -len(one.tasks)):
+        found.update(dict.fromkeys(record.tasks))
+    return tuple(found)
+
+
+class Baselines:
+    """Looks up the matched STL of a trial's task: same number of slices, same seed, finished."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._stl = {
+            (task, record.slices[task], record.seed): record
+            for record in records
+            if record.kind == "stl" and record.state is State.COMPLETE
+            for task in record.tasks
+        }
+
+    def gains(self, record: Record, metric: str = "ssim") -> dict[str, float]:
+        """The trial's metric minus its STL's at the same epoch, for each task whose STL there is."""
+        gains = {}
+        for task in record.tasks:
+            stl = self._stl.get((task, record.slices[task], record.seed))
+            name = f"{metric}/{task}"
+            if stl is not None and 0 < record.epochs <= stl.epochs and name in record.metrics:
+                gains[task] = record.metrics[name] - stl.history[record.epochs - 1][name]
+        return gains
+
+
+def columns(tasks: tuple[str, ...]) -> list[str]:
+    """The table's columns for a study of these tasks."""
+    return [
+        *("rank", "trial", "kind", "stage", "layout", "weighting", "scarce_slices", "seed", "state", "epochs"),
+        *("ssim", *(f"ssim/{task}" for task in tasks)),
+        *("gain", *(f"gain/{task}" for task in tasks)),
+        *(f"psnr/{task}" for task in tasks),
+        *(f"nrmse/{task}" for task in tasks),
+        *("gpu_seconds", "seconds", "parameters", "peak_memory_bytes", "node", "checkpoint", "error"),
+    ]
+
+
+def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict[str, Any]:
+    """One trial as a row; what it does not have is missing."""
+    gains = baselines.gains(record)
+    metrics = record.metrics
+    return {
+        "trial": record.name,
+        "kind": record.kind,
+        "stage": record.stage,
+        "layout": record.layout,
+        "weighting": record.weighting,
+        "scarce_slices": record.scarce_slices,
+        "seed": record.seed,
+        "state": str(record.state),
+        "epochs": record.epochs,
+        "ssim": metrics.get("ssim", np.nan),
+        "gain": float(np.mean(list(gains.values()))) if len(gains) == len(record.tasks) else np.nan,
+        **{f"gain/{task}": gains.get(task, np.nan) for task in tasks},
+        **{
+            f"{name}/{task}": metrics.get(f"{name}/{task}", np.nan)
+            for name in ("ssim", "psnr", "nrmse")
+            for task in tasks
+        },
+        "gpu_seconds": record.gpu_seconds,
+        "seconds": metrics.get("seconds", np.nan),
+        "parameters": record.parameters,
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "node": record.node,
+        "checkpoint": record.checkpoint,
+        "error": record.error or record.closed,
+    }
+
+
+def _chosen(frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objective: str) -> pd.DataFrame:
+    for name in ("kind", "stage", "weighting", "scarce_slices"):
+        wanted = getattr(choice, name)
+        if wanted is None:
+            continue
+        there = frame[name].dropna().unique().tolist()
+        if wanted not in there:
+            raise InputError(f"no trial has {name} {wanted!r}; the study has {', '.join(map(str, there)) or 'none'}")
+        frame = frame[frame[name] == wanted]
+    if choice.layout is not None:
+        frame = frame[[fnmatch.fnmatchcase(layout, choice.layout) for layout in frame["layout"]]]
+        if frame.empty:
+            raise InputError(f"no trial has a layout that matches {choice.layout!r}")
+    if not choice.everything:
+        frame = frame[frame["state"] == State.COMPLETE]
+    by = choice.sort or objective
+    if by not in frame.columns:
+        raise InputError(f"--sort {by!r} is no column; the columns are {', '.join(frame.columns)}")
+    whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["state"] == State.COMPLETE)
+    # Finished networks of all tasks first, by merit; then those of one task; then what did not finish.
+    order = pd.DataFrame({"whole": ~whole, "unfinished": frame["state"] != State.COMPLETE, "by": frame[by]})
+    order = order.sort_values(
+        ["whole", "unfinished", "by"], ascending=[True, True, by.startswith("nrmse")], kind="stable"
+    )
+    frame = frame.loc[order.index]
+    frame["rank"] = pd.array(
+        [place if ranked else pd.NA for place, ranked in enumerate(whole.loc[order.index], start=1)], dtype="Int64"
+    )
+    return frame.head(choice.top) if choice.top is not None else frame
+
+
+def write(frame: pd.DataFrame, form: Format, out: Path | None) -> None:
+    """Write the table to a file, or to standard output.
+
+    Raises InputError for parquet without a file.
+    """
+    if form is Format.parquet and out is None:
+        raise InputError("--format parquet is binary: say where it goes with --out FILE")
+    if out is not None:
+        with replace_file(out) as fresh:
+            if form is Format.parquet:
+                frame.to_parquet(fresh, index=False)
+            else:
+                fresh.write_text(render(frame, form), encoding="utf-8")
+        return
+    sys.stdout.write(render(frame, form))
+
+
+def render(frame: pd.DataFrame, form: Format) -> str:
+    """The table as text: csv and json with every column and digit, markdown with the columns that people compare."""
+    if form is Format.csv:
+        return str(frame.to_csv(index=False))
+    if form is Format.json:
+        return json.dumps(objects(frame), indent=2, allow_nan=False) + "\n"
+    names, rows = cells(frame)
+    if form is Format.markdown:
+        lines = [names, ["---"] * len(names), *rows]
+        return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    text = io.StringIO()
+    widths = [max(len(line[i]) for line in [names, *rows]) for i in range(len(names))]
+    for line in [names, *rows]:
+        text.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
+    return text.getvalue()
+
+
+def objects(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A list of plain objects; what is missing is None."""
+    return [
+        {
+            name: None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+            for name, value in row.items()
+        }
+        for row in frame.to_dict(orient="records")
+    ]
+
+
+SHOWN = ("rank", "trial", "kind", "layout", "weighting", "scarce_slices", "seed", "state", "epochs")
+
+
+def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Head and cells of the columns that people compare, as text."""
+    metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
+    names = [*SHOWN, *metrics, "parameters", "seconds"]
+
+    def text(name: str, value: Any) -> str:
+        if value is None or pd.isna(value):
+            return "–"
+        if name.startswith("gain"):
+            return f"{value:+.4f}"
+        if name.startswith("ssim"):
+            return f"{value:.4f}"
+        return f"{value:.0f}" if name == "seconds" else str(value)
+
+    titles = ["N" if name == "scarce_slices" else name for name in names]
+    return titles, [[text(name, row[name]) for name in names] for row in frame.to_dict(orient="records")]
+
+
+def rich_table(frame: pd.DataFrame, title: str) -> Table:
+    """The table for a terminal; the best of each metric is bold, losses against STL are red."""
+    names, rows = cells(frame)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption=caption(), caption_justify="left")
+    for name in names:
+        numeric = name.split("/")[0] in {"rank", "N", "seed", "epochs", "ssim", "gain", "parameters", "seconds"}
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    best = {name: max((row[i] for row in rows if row[i] != "–"), default=None) for i, name in enumerate(names)}
+    for row in rows:
+        table.add_row(
+            *(
+                f"[red]{cell}[/]"
+                if name.startswith("gain") and cell.startswith("-")
+                else f"[bold]{cell}[/]"
+                if name.startswith("ssim") and cell == best[name]
+                else cell
+                for name, cell in zip(names, row, strict=True)
+            )
+        )
+    return table
+
+
+def caption() -> str:
+    """What the numbers are."""
+    return f"validation, last epoch; ssim by definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]}; gain: minus the matched STL's"

@@ -1,0 +1,31 @@
+"""What many tests share: a small simulated knee data set, raw and prepared once a run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread each: on small arrays more threads cost time, and the tests' trials run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory) -> Path:
+    """Raw fastMRI-layout volumes of four training, one validation and one test subject."""
+    from recon.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("raw")
+    simulate(folder, subjects={"train": 3, "val": 1, "test": 1}, matrix=32, slices=4, coils=4, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(raw, tmp_path_factory) -> Path:
+    """The same, prepared: tasks PDw and PDw-FS, 12 training slices each."""
+    from recon.data.prepare import prepare
+    from recon.data.prepared import PrepareOptions
+
+    folder = tmp_path_factory.mktemp("data") / "prepared"
+    report = prepare([raw], folder, PrepareOptions(calibration_width=16))
+    assert report.ok, report.failed
+    return folder
