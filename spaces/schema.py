@@ -59,12 +59,13 @@ class Point:
 
 
 class Unroll(Config):
-    """The part of the network that is not searched."""
+    """The part of the network that is not searched: every field of ``recon.config.NetworkConfig`` but the layout."""
 
     blocks: int = Field(default=12, ge=1)
     channels: int = Field(default=NetworkConfig.model_fields["channels"].default, ge=1)
     pools: int = Field(default=NetworkConfig.model_fields["pools"].default, ge=1)
-    zero_init: bool = True
+    consistency: Literal["k-space", "image"] = NetworkConfig.model_fields["consistency"].default
+    zero_init: bool = NetworkConfig.model_fields["zero_init"].default
 
 
 class Scarce(Config):
@@ -494,15 +495,9 @@ class Space(Config):
         seed: int,
         hyperparameters: Mapping[str, Value],
     ) -> TrainConfig:
-        unroll = self.unroll
         fields: dict[str, Any] = {
             "tasks": tasks,
-            "network": {
-                "layout": layout,
-                "channels": unroll.channels,
-                "pools": unroll.pools,
-                "zero_init": unroll.zero_init,
-            },
+            "network": {"layout": layout, **self.unroll.model_dump(exclude={"blocks"})},
             "weighting": {"kind": weighting},
             "slices": slices,
             "epochs": self.fidelity.epochs,

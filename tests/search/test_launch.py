@@ -267,7 +267,7 @@ def test_confirmation_retrains_leaders_and_baselines_over_new_seeds_once(judged)
 def test_a_trial_that_fits_on_no_host_is_refused(local_ray):
     with pytest.raises(InputError, match=r"a trial needs 3 CPUs and 0 GPUs .* they have 2 CPUs and 0 GPUs"):
         fit(Resources(cpus=3))
-    with pytest.raises(InputError, match="0.5 GPUs"):
+    with pytest.raises(InputError, match=r"0\.5 GPUs"):
         fit(Resources(gpus=0.5))
     assert fit(Resources(cpus=1)) == (1, 0.0, 2)
     assert fit(Resources(cpus=0.5)) == (0.5, 0.0, 4)

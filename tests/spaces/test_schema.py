@@ -5,7 +5,7 @@ import random
 import pytest
 import yaml
 
-from recon.config import MasksConfig, TrainConfig
+from recon.config import MasksConfig, NetworkConfig, TrainConfig
 from recon.errors import InputError
 from spaces.layouts import Choice, Integer, Real
 from spaces.schema import Point, Space, load_space, parse_space, shipped
@@ -45,7 +45,8 @@ def test_the_papers_space_is_the_papers_study_with_its_defaults():
     assert space.trials == len(space.known()) == 24
     assert space.fidelity.milestones == ()
     config = space.train_config(space.known()[0])
-    assert config == TrainConfig(tasks=("PDw", "PDw-FS"), network={"layout": "I2V10"}, slices={"PDw-FS": 32})
+    network = {"layout": "I2V10", "zero_init": False}
+    assert config == TrainConfig(tasks=("PDw", "PDw-FS"), network=network, slices={"PDw-FS": 32})
     assert (config.epochs, config.batch_size, config.learning_rate, config.masks) == (120, 1, 2e-4, MasksConfig())
     assert space.reference_config("transfer", None, 32).learning_rate == 5e-4
 
@@ -251,6 +252,15 @@ def test_three_tasks_need_no_names_known_in_advance():
     alike = parse_space(changed(tasks=["T1", "T2"], scarce=None, baselines={"kinds": ["stl", "joint-stl"]}))
     assert alike.scarce_counts == (None,)
     assert alike.known()[0].scarce_slices is None
+
+
+def test_a_space_sets_every_field_of_the_network_but_the_layout():
+    given = {"blocks": 12, "channels": 3, "pools": 2, "consistency": "image", "zero_init": False}
+    assert set(given) == set(NetworkConfig.model_fields) - {"layout"} | {"blocks"}
+    network = parse_space(changed(unroll=given)).train_config(Point("I12", "naive", 12)).network
+    assert {name: getattr(network, name) for name in given if name != "blocks"} == {
+        name: value for name, value in given.items() if name != "blocks"
+    }
 
 
 def test_two_spaces_are_the_same_search_whatever_their_length():
