@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from optuna.exceptions import ExperimentalWarning
 from ray import tune
 from ray.tune.experiment import Trial
 
@@ -406,7 +405,6 @@ def cluster(address: str | None, verbose: bool = False) -> Iterator[None]:
         os.environ.setdefault(name, value)
     if not verbose:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        warnings.filterwarnings("ignore", category=ExperimentalWarning)
         warnings.filterwarnings("ignore", module=r"ray\..*")
     if ray.is_initialized():
         yield

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -73,7 +75,10 @@ def make_sampler(config: Sampler, seed: int) -> BaseSampler:
         ),
         "random": lambda: RandomSampler(seed=seed),
     }
-    return samplers[config.kind]()
+    with warnings.catch_warnings():
+        # Optuna calls ``group`` experimental since 2.8; conditional dimensions need it.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return samplers[config.kind]()
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:

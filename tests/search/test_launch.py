@@ -12,7 +12,9 @@ import optuna
 import pytest
 import ray
 
+from recon.data.prepared import PreparedData
 from recon.errors import InputError
+from recon.training import load_network
 from search.confirm import confirm, leaders, picked
 from search.launch import Outcome, Resources, fit, launch
 from search.study import State, create_study, open_study
@@ -271,6 +273,37 @@ def test_a_trial_that_fits_on_no_host_is_refused(local_ray):
         fit(Resources(gpus=0.5))
     assert fit(Resources(cpus=1)) == (1, 0.0, 2)
     assert fit(Resources(cpus=0.5)) == (0.5, 0.0, 4)
+
+
+def test_real_trainings_end_in_checkpoints_that_recon_reads(local_ray, prepared, tmp_path):
+    wanted = space(
+        unroll={"blocks": 3, "channels": 4, "pools": 2},
+        layouts={"kind": "list", "choices": ["IYV", "I3"]},
+        scarce={"task": "PDw-FS", "slices": [4]},
+        training={"batch_size": 4, "learning_rate": 1e-3, "clip_norm": 1.0},
+        fidelity={"epochs": 2},
+        objective={"metric": "ssim", "epsilon": 1.0},
+        try_first=[{"layout": "IYV", "weighting": "dwa"}],
+        trials=1,
+    )
+    outcome = launch(wanted, prepared, "real", runs_dir=tmp_path)
+    assert (outcome.complaint, outcome.complete, outcome.references) == (None, 1, 4)
+    (trial,) = outcome.study.searched()
+    assert trial.slices == {"PDw": 12, "PDw-FS": 4}
+    assert trial.data_hash == PreparedData(prepared).hash
+    for record in outcome.study.records():
+        network, config = load_network(Path(record.checkpoint))
+        assert config == record.config
+        assert network.tasks == record.tasks
+        assert record.parameters == sum(parameter.numel() for parameter in network.parameters())
+        assert 1e7 < record.peak_memory_bytes < 1e10
+        for task in record.tasks:
+            assert 0 < record.metrics[f"ssim/{task}"] < 1
+    stl = outcome.study.reference(trial)
+    for task in trial.tasks:
+        assert trial.constraints[task] == pytest.approx(
+            stl[task].metrics[f"ssim/{task}"] - 1.0 - trial.metrics[f"ssim/{task}"]
+        )
 
 
 def drive(folder: Path, trials: int) -> subprocess.Popen:
