@@ -145,8 +145,8 @@ def prepare(
     )
     with bar("preparing", "volumes") as step, ray_map(address=address, workers=workers) as mapped:
         report = run(raw, out, options, map=mapped, progress=lambda done, total, result: step(done, total))
-    for path, reason in report.failed.items():
-        talk.print(f"left out: {path}: {reason}", markup=False)
+    for reason in report.failed.values():
+        talk.print(f"left out: {reason}", markup=False)
     done = f"{len(report.prepared)} volumes prepared, {len(report.kept)} kept, {len(report.failed)} left out"
     talk.print(f"{done} in {report.seconds:.0f} s: {out}, hash {(report.hash or 'none')[:12]}")
     if not report.ok:
@@ -394,7 +394,6 @@ def test(
         bool, typer.Option(help="Also sigpy's ℓ1-wavelet reconstruction, tuned on validation.")
     ] = True,
     device: Device = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Classical reconstructions side by side.")] = os.cpu_count() or 1,
 ) -> None:
     """Test a bundle on the test split: the only command that opens it.
 
@@ -405,18 +404,16 @@ def test(
     from recon.final_test import NETWORK, final_test
     from recon.training import choose_device
     from search.leaderboard import plain_table
-    from search.parallel import side_by_side
 
     loaded = bundles.load(bundle)
     folder = out or bundle.resolve().parent / "test"
-    with talk.status("testing") as status, side_by_side(workers) as mapped:
+    with talk.status("testing") as status:
         result = final_test(
             loaded,
             PreparedData(data, open_test=True),
             folder,
             classical=classical,
             device=str(choose_device(device)),
-            map=mapped,
             progress=lambda line: status.update(f"testing: {line}"),
         )
     shown = result.summary[result.summary["definition"] == "paper"]

@@ -7,7 +7,6 @@ against networks of all, and stands below with the metrics of its task. Reading 
 from __future__ import annotations
 
 import fnmatch
-import io
 import json
 import sys
 from collections.abc import Iterable
@@ -85,6 +84,55 @@ def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     return _chosen(frame, tasks, choice, objective)
 
 
+def form(name: str) -> Format:
+    """The format of that name.
+
+    Raises InputError for another.
+    """
+    if name not in list(Format):
+        raise InputError(f"--format {name!r} is not one of {', '.join(Format)}")
+    return Format(name)
+
+
+def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
+    """Confirmed configurations and baselines over their seeds, a row each: means, standard errors, number of seeds.
+
+    Columns: ``rank, kind, layout, weighting, scarce_slices, seeds, ssim, ssim_se, ssim/<task>, ssim_se/<task>…, gain, gain_se,
+    gain/<task>, gain_se/<task>…, trials``. Gains are above the STL of the same seed. Ranked are configurations that reconstruct every
+    task, by the study's objective; rows with fewer seeds than the most stand below, unranked.
+
+    Raises InputError where nothing is confirmed yet.
+    """
+    choice = choice or Choice()
+    records = [record for record in study.records() if record.stage == "confirm" and record.state is State.COMPLETE]
+    if not records:
+        raise InputError(f"study {study.name!r} has no confirmed trial yet; run splitpoint confirm {study.name}")
+    tasks = study_tasks(records)
+    baselines = Baselines(records)
+    rows = pd.DataFrame([row_of(record, tasks, baselines) for record in records])
+    rows["weighting"] = rows["weighting"].fillna("–")
+    rows["tasks"] = ["+".join(record.tasks) for record in records]
+    values = ["ssim", *(f"ssim/{task}" for task in tasks), "gain", *(f"gain/{task}" for task in tasks)]
+    keys = ["kind", "tasks", "layout", "weighting", "scarce_slices"]
+    lines = []
+    for key, group in rows.groupby(keys, sort=False, dropna=False):
+        line: dict[str, Any] = dict(zip(keys, key, strict=True)) | {"seeds": len(group)}
+        for value in values:
+            line[value] = group[value].mean(skipna=False)
+            line[value.replace("ssim", "ssim_se").replace("gain", "gain_se")] = group[value].sem(skipna=False)
+        lines.append(line | {"trials": " ".join(group["trial"])})
+    frame = pd.DataFrame(lines).astype({"scarce_slices": "Int64"})
+    frame = _only(frame, choice, ("kind", "weighting", "scarce_slices"))
+    by = choice.sort or study.space.objective.metric
+    if by not in frame.columns:
+        raise InputError(f"--sort {by!r} is no column; the columns are {', '.join(frame.columns)}")
+    whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["seeds"] == frame["seeds"].max())
+    frame = frame.assign(whole=whole).sort_values(["whole", by], ascending=False, kind="stable")
+    frame.insert(0, "rank", pd.array([i if w else pd.NA for i, w in enumerate(frame["whole"], start=1)], dtype="Int64"))
+    frame = frame.drop(columns=["whole", "tasks"])
+    return frame.head(choice.top) if choice.top is not None else frame
+
+
 def study_tasks(records: Iterable[Record]) -> tuple[str, ...]:
     """Every task of the study, in the order in which the trials name them."""
     found: dict[str, None] = {}
@@ -159,8 +207,8 @@ def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict
     }
 
 
-def _chosen(frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objective: str) -> pd.DataFrame:
-    for name in ("kind", "stage", "weighting", "scarce_slices"):
+def _only(frame: pd.DataFrame, choice: Choice, names: tuple[str, ...]) -> pd.DataFrame:
+    for name in names:
         wanted = getattr(choice, name)
         if wanted is None:
             continue
@@ -172,6 +220,11 @@ def _chosen(frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objecti
         frame = frame[[fnmatch.fnmatchcase(layout, choice.layout) for layout in frame["layout"]]]
         if frame.empty:
             raise InputError(f"no trial has a layout that matches {choice.layout!r}")
+    return frame
+
+
+def _chosen(frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objective: str) -> pd.DataFrame:
+    frame = _only(frame, choice, ("kind", "stage", "weighting", "scarce_slices"))
     if not choice.everything:
         frame = frame[frame["state"] == State.COMPLETE]
     by = choice.sort or objective
@@ -214,14 +267,32 @@ def render(frame: pd.DataFrame, form: Format) -> str:
     if form is Format.json:
         return json.dumps(objects(frame), indent=2, allow_nan=False) + "\n"
     names, rows = cells(frame)
-    if form is Format.markdown:
-        lines = [names, ["---"] * len(names), *rows]
-        return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    text = io.StringIO()
+    return _markdown(names, rows) if form is Format.markdown else _plain(names, rows)
+
+
+def plain_table(frame: pd.DataFrame) -> str:
+    """Any small table in aligned columns, as a terminal or a log shows it."""
+    return _plain(list(frame.columns), [[_text(value) for value in row] for row in frame.itertuples(index=False)])
+
+
+def render_markdown(frame: pd.DataFrame) -> str:
+    """Any small table in Markdown."""
+    return _markdown(list(frame.columns), [[_text(value) for value in row] for row in frame.itertuples(index=False)])
+
+
+def _text(value: Any) -> str:
+    return "–" if pd.isna(value) else str(value)
+
+
+def _markdown(names: list[str], rows: list[list[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _plain(names: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(line[i]) for line in [names, *rows]) for i in range(len(names))]
-    for line in [names, *rows]:
-        text.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
-    return text.getvalue()
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [names, *rows])
+    return "".join(line.rstrip() + "\n" for line in lines)
 
 
 def objects(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -235,25 +306,27 @@ def objects(frame: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-SHOWN = ("rank", "trial", "kind", "layout", "weighting", "scarce_slices", "seed", "state", "epochs")
+SHOWN = ("rank", "trial", "kind", "layout", "weighting", "scarce_slices", "seed", "seeds", "state", "epochs")
+NUMBERS = {"rank", "N", "seed", "seeds", "epochs", "ssim", "gain", "parameters", "seconds"}
 
 
 def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Head and cells of the columns that people compare, as text."""
+    """Head and cells of the columns that people compare, as text; a mean stands with its standard error."""
     metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
-    names = [*SHOWN, *metrics, "parameters", "seconds"]
+    names = [name for name in (*SHOWN, *metrics, "parameters", "seconds") if name in frame.columns]
 
-    def text(name: str, value: Any) -> str:
+    def text(name: str, row: dict[str, Any]) -> str:
+        value = row[name]
         if value is None or pd.isna(value):
             return "–"
-        if name.startswith("gain"):
-            return f"{value:+.4f}"
-        if name.startswith("ssim"):
-            return f"{value:.4f}"
+        if name in metrics:
+            number = f"{value:+.4f}" if name.startswith("gain") else f"{value:.4f}"
+            error = row.get(name.replace("ssim", "ssim_se").replace("gain", "gain_se"))
+            return number if error is None or pd.isna(error) else f"{number} ± {error:.4f}"
         return f"{value:.0f}" if name == "seconds" else str(value)
 
     titles = ["N" if name == "scarce_slices" else name for name in names]
-    return titles, [[text(name, row[name]) for name in names] for row in frame.to_dict(orient="records")]
+    return titles, [[text(name, row) for name in names] for row in frame.to_dict(orient="records")]
 
 
 def rich_table(frame: pd.DataFrame, title: str) -> Table:
@@ -261,8 +334,7 @@ def rich_table(frame: pd.DataFrame, title: str) -> Table:
     names, rows = cells(frame)
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption=caption(), caption_justify="left")
     for name in names:
-        numeric = name.split("/")[0] in {"rank", "N", "seed", "epochs", "ssim", "gain", "parameters", "seconds"}
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name.split("/")[0] in NUMBERS else "left", no_wrap=True)
     best = {name: max((row[i] for row in rows if row[i] != "–"), default=None) for i, name in enumerate(names)}
     for row in rows:
         table.add_row(

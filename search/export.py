@@ -1,0 +1,146 @@
+"""Export: the network that a study found, as a bundle with a card that says what is known of it and how sure one can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from recon import bundle
+from recon.errors import InputError
+from recon.layout import Layout
+from recon.metrics import DEFINITIONS
+from recon.training import CHECKPOINT, load_network
+from search.confirm import picked
+from search.leaderboard import DEFINITION, confirmed, render_markdown
+from search.study import OpenStudy, Record, State
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported.
+
+    Attributes:
+        folder: the bundle.
+        record: the trial whose weights it holds.
+        why: why this trial, in a sentence.
+    """
+
+    folder: Path
+    record: Record
+    why: str
+
+
+def export(study: OpenStudy, trial: str | None = None, out: Path | None = None) -> Exported:
+    """Write a bundle of the confirmed best, or of a named trial.
+
+    Args:
+        study: the study.
+        trial: a trial's name in the leaderboard (``12``, or ``r3`` for a reference); without it, the confirmed best.
+        out: the bundle's folder; without it ``bundle/`` in the study's folder.
+
+    Raises:
+        InputError: no such trial, it is not complete, its checkpoint is gone, or nothing is confirmed yet.
+    """
+    record, why = (named(study, trial), f"trial {trial} was asked for") if trial is not None else best(study)
+    if record.checkpoint is None or not (Path(record.checkpoint) / CHECKPOINT).is_file():
+        raise InputError(
+            f"the checkpoint of trial {record.name} is not at {record.checkpoint}; was it moved or deleted?"
+        )
+    network, config = load_network(Path(record.checkpoint))
+    folder = Path(out) if out is not None else study.folder / "bundle"
+    provenance = {
+        "study": study.name,
+        "trial": record.name,
+        "kind": record.kind,
+        "stage": record.stage,
+        "chosen": why,
+        "data_hash": record.data_hash,
+        "code_version": record.code_version,
+        "metric_definition": {DEFINITION: DEFINITIONS[DEFINITION]},
+        "validation": {name: value for name, value in record.metrics.items() if name.split("/")[0] in METRICS},
+    }
+    bundle.save(folder, bundle.Bundle(network, config, provenance), card(study, record, why))
+    return Exported(folder, record, why)
+
+
+METRICS = ("ssim", "psnr", "nrmse")
+
+
+def named(study: OpenStudy, trial: str) -> Record:
+    """The complete trial of that name."""
+    records = {record.name: record for record in study.records()}
+    if trial not in records:
+        raise InputError(f"study {study.name!r} has no trial {trial!r}; the leaderboard's column «trial» names them")
+    if records[trial].state is not State.COMPLETE:
+        raise InputError(
+            f"trial {trial} of study {study.name!r} is {records[trial].state}, and only a complete one is exported"
+        )
+    return records[trial]
+
+
+def best(study: OpenStudy) -> tuple[Record, str]:
+    """The best seed of the configuration that is best on average over seeds, and why it was chosen."""
+    pick = picked(study)
+    chosen, metric = pick.chosen, study.space.objective.metric
+    spread = "" if chosen.deviation is None else f" ± {chosen.deviation:.4f}"
+    why = (
+        f"{chosen.point.layout} with {chosen.point.weighting} weighting is the best of {len(pick.ranking)} confirmed configurations: "
+        f"mean validation {metric} {chosen.mean:.4f}{spread} over {len(chosen.values)} seeds; "
+        f"these are the weights of seed {pick.record.seed}. "
+    )
+    unconfirmed = pick.unconfirmed
+    why += (
+        f"Without confirmation it would have been trial {unconfirmed.name}, {unconfirmed.layout} with {unconfirmed.weighting} weighting."
+        if pick.changed
+        else "The search alone would have chosen the same configuration."
+    )
+    return pick.record, why
+
+
+def card(study: OpenStudy, record: Record, why: str) -> str:
+    """The bundle's card, in Markdown."""
+    config = record.config
+    mask = config.masks.test
+    metrics = pd.DataFrame(
+        [
+            {"task": task, **{name: round(record.metrics[f"{name}/{task}"], 4) for name in METRICS}}
+            for task in config.tasks
+        ]
+    )
+    slices = ", ".join(f"{task} {record.slices[task]}" for task in config.tasks)
+    parts = [
+        f"# {config.network.layout} for {', '.join(config.tasks)}\n",
+        f"{why}\n",
+        "## What it is\n",
+        f"An unrolled network of {len(Layout.parse(config.network.layout))} blocks (I shared, Y shared encoder with a decoder a task, "
+        f"V private to a task), U-Nets of {config.network.channels} channels and {config.network.pools} poolings, "
+        f"data consistency on the {config.network.consistency}; {record.parameters} parameters. "
+        "`tasks/` holds one network a task with only the path that it uses.\n",
+        "## How it was trained\n",
+        f"- study `{study.name}`, trial {record.name} ({record.kind}, {record.stage}), seed {record.seed}\n"
+        f"- training slices: {slices}, cut by {config.cut}; {config.weighting.kind} weighting; {record.epochs} epochs, "
+        f"batch {config.batch_size}, learning rate {config.learning_rate:g} ({config.schedule})\n"
+        f"- data hash `{record.data_hash}`, code {record.code_version}\n",
+        "## Validation\n",
+        f"{render_markdown(metrics)}\n"
+        f"Definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]} Masks: {config.masks.val.kind}, "
+        f"R {config.masks.val.accelerations[0]:g}, centre {config.masks.val.centre_fractions[0]:g}.\n",
+    ]
+    if record.stage == "confirm":
+        parts += [
+            "Over seeds, beside the baselines:\n",
+            f"{render_markdown(confirmed(study).round(4))}\n",
+        ]
+    parts += [
+        "## Use\n",
+        "```python\nfrom recon import bundle\n\n"
+        'loaded = bundle.load("this/folder")  # loaded.network, loaded.config\n```\n',
+        "`splitpoint test THIS/FOLDER --data PREPARED` runs the final test "
+        f"({mask.kind}, R {mask.accelerations[0]:g}, centre {mask.centre_fractions[0]:g}).\n",
+        "## Limits\n",
+        "It knows the contrasts, coils, resolution and undersampling that it was trained on, and no others. "
+        "It is for research, not for diagnosis.\n",
+    ]
+    return "\n".join(parts)
