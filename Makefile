@@ -25,6 +25,33 @@ install: $(VENV)/installed  ## create .venv with the pinned dependencies
 
 install-dev: $(VENV)/installed-dev  ## the same, with what tests and checks need
 
+# What the quickstart runs, as a user would type it. Each command goes on from where an interrupted run left it.
+QUICK := $(RUNS)/quickstart
+RAW := $(QUICK)/data/raw
+PREPARED := $(QUICK)/data/prepared
+SPLITPOINT := $(BIN)/splitpoint
+
+$(RAW)/complete: $(VENV)/installed
+	$(SPLITPOINT) simulate $(RAW) --train 4 --val 1 --test 2 --matrix 56 --slices 6 --coils 8 --snr 20
+	touch $@
+
+quickstart: $(RAW)/complete  ## simulated knees to a tested bundle, within 12 minutes on two cores
+	$(SPLITPOINT) prepare $(RAW) --out $(PREPARED)
+	$(SPLITPOINT) inspect $(PREPARED) --out $(QUICK)/contact_sheet.png
+	$(SPLITPOINT) launch spaces/quickstart.yaml --data $(PREPARED) --study quickstart
+	$(SPLITPOINT) leaderboard quickstart --all
+	$(SPLITPOINT) confirm quickstart
+	$(SPLITPOINT) leaderboard quickstart --confirmed
+	$(SPLITPOINT) leaderboard quickstart --all --format csv --out $(QUICK)/leaderboard.csv
+	$(SPLITPOINT) leaderboard quickstart --confirmed --format csv --out $(QUICK)/confirmed.csv
+	$(SPLITPOINT) export quickstart
+	$(SPLITPOINT) test $(QUICK)/bundle --data $(PREPARED)
+	@echo
+	@echo "leaderboard  $(QUICK)/leaderboard.csv, $(QUICK)/confirmed.csv"
+	@echo "final test   $(QUICK)/test/summary.csv, $(QUICK)/test/slices.csv"
+	@echo "pictures     $(QUICK)/test/*.png, $(QUICK)/contact_sheet.png"
+	@echo "bundle       $(QUICK)/bundle/ (read its README.md)"
+
 test: $(VENV)/installed-dev  ## run the tests (under 15 minutes on two cores)
 	$(BIN)/python -m pytest
 

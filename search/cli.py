@@ -80,6 +80,7 @@ def simulate(
     matrix: Annotated[int, typer.Option(help="Rows and columns of the reconstructed image.")] = 320,
     slices: Annotated[int, typer.Option(help="Coronal slices a volume.")] = 30,
     coils: Annotated[int, typer.Option(help="Receive coils.")] = 15,
+    snr: Annotated[float, typer.Option(help="Of muscle in the proton-density scan, coils combined.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Reproduces every file bit for bit.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Subjects made side by side.")] = os.cpu_count() or 1,
 ) -> None:
@@ -97,6 +98,7 @@ def simulate(
             matrix=matrix,
             slices=slices,
             coils=coils,
+            snr=snr,
             seed=seed,
             map=mapped,
             progress=step,
