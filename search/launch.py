@@ -41,6 +41,8 @@ TRIALS_FOLDER = "trials"
 BEAT_SECONDS = 20.0
 BEAT_LOST_SECONDS = 90.0
 """A driver on another host that has not been heard of for so long is dead."""
+LOOK_SECONDS = 10.0
+"""How often a run looks whether hosts have joined or left."""
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials read their data themselves; Ray's object store carries next to nothing."""
 
@@ -199,7 +201,7 @@ def run(
             with cluster(address, verbose), Display(title, space.objective.metric) as display:
                 for record in study.searched():
                     display.remember(record)
-                _tune(search, space, facts, Watch(search, driver, display), study, resources, trainer)
+                _tune(search, space, facts, Watch(search, driver, display, resources), study, resources, trainer)
         finally:
             # What the run left open nobody runs any more: Ctrl-C and errors do not tell the searcher.
             for half in (study.search, study.references):
@@ -261,11 +263,14 @@ def _trial_name(trial: Trial) -> str:
 
 
 class Watch(tune.Callback):
-    """Carries to the searcher what Tune tells callbacks only, keeps the driver's claim alive, and drives the
-    display."""
+    """Carries to the searcher what Tune tells callbacks only, keeps the driver's claim alive, drives the display.
 
-    def __init__(self, search: StudySearch, driver: Driver, display: Display) -> None:
-        self._search, self._driver, self._display = search, driver, display
+    Where nobody limits the trials side by side, their number follows the cluster's size.
+    """
+
+    def __init__(self, search: StudySearch, driver: Driver, display: Display, resources: Resources) -> None:
+        self._search, self._driver, self._display, self._resources = search, driver, display, resources
+        self._looked = time.monotonic()
         search.on_ended = partial(display.ended, search=search)
 
     def on_trial_result(
@@ -286,6 +291,9 @@ class Watch(tune.Callback):
         """After every event."""
         if self._search.live:
             self._search.reconcile(trial.trial_id for trial in trials if trial.is_finished())
+        if self._resources.max_concurrent is None and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            self._search.set_max_concurrency(max(1, places(self._resources)))
         self._driver.beat()
         self._display.refresh(self._search)
 
@@ -360,27 +368,41 @@ def driving(study: OpenStudy) -> Iterator[Driver]:
 
 
 def fit(resources: Resources) -> tuple[float, float, int]:
-    """CPUs and GPUs of a trial, and how many trials fit on the cluster side by side.
+    """CPUs and GPUs of a trial, and how many trials run side by side.
 
     Raises:
         InputError: no host of the cluster has what one trial needs.
     """
-    hosts = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = resources.gpus
-    if gpus is None:
-        gpus = 1.0 if any(host.get("GPU") for host in hosts) else 0.0
-    places = 0
-    for host in hosts:
-        by_cpu = host.get("CPU", 0) // resources.cpus
-        by_gpu = host.get("GPU", 0) // gpus if gpus else by_cpu
-        places += int(min(by_cpu, by_gpu))
-    if places == 0:
+    gpus = _gpus(resources)
+    found = places(resources)
+    if found == 0:
+        hosts = _hosts()
         most = ", ".join(f"{host.get('CPU', 0):g} CPUs and {host.get('GPU', 0):g} GPUs" for host in hosts) or "nothing"
         raise InputError(
             f"a trial needs {resources.cpus:g} CPUs and {gpus:g} GPUs (--cpus-per-trial, --gpus-per-trial), "
             f"which no host has; they have {most}"
         )
-    return resources.cpus, gpus, resources.max_concurrent or places
+    return resources.cpus, gpus, resources.max_concurrent or found
+
+
+def places(resources: Resources) -> int:
+    """How many trials the cluster, as it is now, has room for."""
+    gpus = _gpus(resources)
+    found = 0
+    for host in _hosts():
+        by_cpu = host.get("CPU", 0) // resources.cpus
+        found += int(min(by_cpu, host.get("GPU", 0) // gpus) if gpus else by_cpu)
+    return found
+
+
+def _gpus(resources: Resources) -> float:
+    if resources.gpus is not None:
+        return resources.gpus
+    return 1.0 if any(host.get("GPU") for host in _hosts()) else 0.0
+
+
+def _hosts() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 _ENVIRONMENT = {

@@ -406,9 +406,9 @@ class StudySearch(OptunaSearch):
         references: dict[str, tuple[float, ...]] | None = None,
         predecessor: Record | None = None,
     ) -> Live:
-        resume = predecessor.checkpoint if predecessor else None
+        resume = predecessor.checkpoint if predecessor and predecessor.config == job.config else None
         if resume is not None and not Path(resume).is_dir():
-            resume = None
+            resume = None  # it was deleted since, or lay on a host's own disk: the trial begins anew
         root = trial.number
         if job.stage == "search":
             root = self._roots.get(predecessor.number, trial.number) if predecessor else trial.number

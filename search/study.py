@@ -36,6 +36,7 @@ Stage = Literal["search", "baseline", "confirm"]
 REFERENCES = "/references"
 EPOCH = "epoch/"
 JOURNAL = "journal://"
+NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "9p"}
 BUSY_SECONDS = 60.0
 """How long a reader or writer waits for another one's lock on an SQLite file."""
 
@@ -328,11 +329,27 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
     path = Path(str(parsed.database))
     _check_file(path, create)
     storage = _database(url, {"connect_args": {"timeout": BUSY_SECONDS}})
-    if create:
-        # Write-ahead logging lets readers read while the search writes; the mode stays with the file.
+    if create and filesystem(path) not in NETWORK_FILESYSTEMS:
+        # Write-ahead logging lets readers read while the search writes; the mode stays with the file. It needs memory
+        # that all who have the file open share; on a network's file system readers and the search take turns instead.
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
     return storage
+
+
+def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """The type of the file system that holds a path, such as ``ext4``; None where the system does not tell."""
+    if not mounts.is_file():
+        return None
+    target = Path(path).resolve()
+    found: dict[Path, str] = {}
+    for line in mounts.read_text().splitlines():
+        _, where, kind, *_ = line.split()
+        found[Path(where.encode().decode("unicode_escape"))] = kind  # a space is written as an octal escape
+    for parent in (target, *target.parents):
+        if parent in found:
+            return found[parent]
+    return None
 
 
 def _check_file(path: Path, create: bool) -> None:

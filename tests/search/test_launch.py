@@ -272,6 +272,7 @@ def test_a_trial_that_fits_on_no_host_is_refused(local_ray):
     with pytest.raises(InputError, match=r"0\.5 GPUs"):
         fit(Resources(gpus=0.5))
     assert fit(Resources(cpus=1)) == (1, 0.0, 2)
+    assert fit(Resources(cpus=1, max_concurrent=7)) == (1, 0.0, 7)
     assert fit(Resources(cpus=0.5)) == (0.5, 0.0, 4)
 
 

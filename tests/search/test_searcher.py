@@ -289,7 +289,12 @@ def test_orphans_are_closed_and_continued_from_their_checkpoint_with_their_epoch
     record = again.study.searched()[1]
     assert (record.state, record.epochs) == (State.COMPLETE, 6)
     assert again.search.finished == 1
-    assert (again.next()[1].config.network.layout, again.next()[1].resume) == ("I2Y2", None)
+    assert again.next()[1].config.network.layout == "I2Y2"
+
+    third = Tune(tmp_path, space())
+    assert third.next()[1].config.network.layout == "I2Y2", "what was continued once is not continued again"
+    assert third.next()[1].resume is None
+    assert "I2V2" not in [live.job.config.network.layout for live in third.search.live.values()]
 
 
 def test_an_orphan_without_a_checkpoint_begins_anew(tmp_path):

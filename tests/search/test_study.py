@@ -9,7 +9,16 @@ import pytest
 
 from recon.errors import InputError
 from search.launch import BEAT_LOST_SECONDS, driving
-from search.study import OpenStudy, code_version, create_study, open_storage, open_study, shown, study_folder
+from search.study import (
+    OpenStudy,
+    code_version,
+    create_study,
+    filesystem,
+    open_storage,
+    open_study,
+    shown,
+    study_folder,
+)
 
 
 def test_a_study_is_two_optuna_studies_that_maximise_in_one_file(tmp_path):
@@ -87,6 +96,29 @@ def test_readers_are_not_held_up_by_a_writer(tmp_path):
         writer.execute("ROLLBACK")
         writer.close()
     assert study.records() == []
+
+
+def test_write_ahead_logging_is_for_local_disks(tmp_path, monkeypatch):
+    def mode(name: str) -> str:
+        create_study(name, None, tmp_path)
+        with sqlite3.connect(tmp_path / name / "study.db") as connection:
+            return connection.execute("PRAGMA journal_mode").fetchone()[0]
+
+    monkeypatch.setattr("search.study.filesystem", lambda path: "ext4")
+    assert mode("local") == "wal"
+    monkeypatch.setattr("search.study.filesystem", lambda path: "nfs4")
+    assert mode("shared") == "delete"
+
+
+def test_the_file_system_of_a_path_is_that_of_its_innermost_mount(tmp_path):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        f"/dev/sda1 / ext4 rw 0 0\nhost:/x {tmp_path}/far nfs4 rw 0 0\nhost:/y {tmp_path}/a\\040b cifs rw 0 0\n"
+    )
+    assert filesystem(tmp_path / "far" / "runs" / "study.db", mounts) == "nfs4"
+    assert filesystem(tmp_path / "a b" / "study.db", mounts) == "cifs"
+    assert filesystem(tmp_path / "near", mounts) == "ext4"
+    assert filesystem(tmp_path, tmp_path / "none") is None
 
 
 def test_a_study_has_one_driver_at_a_time(tmp_path):
