@@ -1,7 +1,8 @@
 """A bundle: a trained network as others receive it.
 
-A folder with ``model.safetensors``, ``config.json``, a card (``README.md``), and under ``tasks/`` one network a task that holds only the
-path that the task uses; each of those is a bundle in itself. Nothing in a bundle is unpickled when it is loaded.
+A folder with ``model.safetensors``, ``config.json``, a card (``README.md``), and under ``tasks/`` one network a task
+that holds only the path that the task uses; each of those is a bundle in itself. Nothing in a bundle is unpickled when
+it is loaded. What the card says is left to whoever exports.
 """
 
 from __future__ import annotations
@@ -73,8 +74,9 @@ def save(directory: Path, bundle: Bundle, card: str) -> None:
                     "network": config.network.model_copy(update={"layout": str(single.layout)}),
                 }
             )
-            note = f"# {task}\n\nThe path that {task} takes through the {config.network.layout} network one folder up; equal output.\n"
-            _write(folder, Bundle(single, alone, {**bundle.provenance, "path_of": config.network.layout}), note)
+            whole = config.network.layout
+            note = f"# {task}\n\nThe path that {task} takes through the {whole} network two folders up; equal output.\n"
+            _write(folder, Bundle(single, alone, {**bundle.provenance, "path_of": whole}), note)
 
 
 def load(directory: Path, device: torch.device | str = "cpu") -> Bundle:

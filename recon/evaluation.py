@@ -1,7 +1,7 @@
-"""How good a reconstruction is, slice by slice: of a network, of the zero-filled image, of sigpy's ℓ1-wavelet reconstruction.
+"""How good a reconstruction is, slice by slice: a network's, the zero-filled image, sigpy's ℓ1-wavelet reconstruction.
 
-Training asks for means over the validation split; the final test asks for a table of slices and for pictures. Metric definitions and
-their names live in ``recon.metrics``.
+Training asks for means over the validation split; the final test asks for a table of slices and for pictures. Metric
+definitions and their names live in ``recon.metrics``.
 """
 
 from __future__ import annotations
@@ -124,7 +124,16 @@ def tune_l1_wavelet(
     most_slices: int = 6,
     iterations: int = 60,
 ) -> Tuning:
-    """Choose λ on validation slices of the task by mean SSIM, spread evenly over the split; the test split is not looked at."""
+    """Choose λ by mean SSIM on validation slices of the task, spread evenly over the split; no test slice is looked at.
+
+    Args:
+        data: prepared data.
+        task: whose validation slices.
+        mask: the fixed undersampling of validation.
+        candidates: a coarse grid of λ; the best of it is refined once on either side.
+        most_slices: how many slices at most.
+        iterations: of each reconstruction.
+    """
     ids = data.subset(task, split="val")
     chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, most_slices).round().astype(int))]
     pieces = [data.read(one) for one in chosen]
@@ -134,7 +143,6 @@ def tune_l1_wavelet(
         return float(np.mean([measure_slice(piece, method, mask)["ssim"] for piece in pieces]))
 
     scores = {candidate: score(candidate) for candidate in candidates}
-    # The grid is coarse: the best of it is refined once on either side.
     coarse = max(scores, key=scores.__getitem__)
     scores |= {candidate: score(candidate) for candidate in (coarse / 1.7, coarse * 1.7)}
     return Tuning(max(scores, key=scores.__getitem__), scores)
@@ -183,7 +191,8 @@ def evaluate(
         definitions: names of ``recon.metrics.DEFINITIONS``.
 
     Yields:
-        the volume's pictures, and a table with the columns ``task, volume, slice, method, definition, ssim, psnr, nrmse``.
+        the volume's pictures, and a table with the columns
+        ``task, volume, slice, method, definition, ssim, psnr, nrmse``.
     """
     for task, by_name in methods.items():
         ids = data.subset(task, split=split)

@@ -17,7 +17,7 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path`` to write to; on success it becomes ``path``, on failure nothing is left of it."""
+    """Yield a temporary name beside ``path`` to write to; on success it becomes ``path``, on failure it is gone."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path)
@@ -30,7 +30,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replace_directory(path: Path) -> Iterator[Path]:
-    """Yield a fresh directory beside ``path``; on success it takes the place of ``path``, on failure nothing is left of it."""
+    """Yield a fresh directory beside ``path``; on success it takes that place, on failure nothing is left of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path)

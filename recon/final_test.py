@@ -1,7 +1,8 @@
 """The final test of a bundle: the one place where the test split is opened.
 
-Writes per-slice and summary tables with the metric definitions named, and pictures of reference, zero-filled, classical and learnt
-reconstruction with their errors, for every task.
+Writes per-slice and summary tables with the metric definitions named, and pictures of reference, zero-filled, classical
+and learnt reconstruction with their errors, for every task. How slices are reconstructed and measured is left to
+``recon.evaluation``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from recon.bundle import Bundle, slug
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.evaluation import (
+    METRICS,
     Method,
     Pictures,
     evaluate,
@@ -90,9 +92,8 @@ def final_test(
             tuning = tune_l1_wavelet(data, task, bundle.config.masks.val)
             tuned[task] = {f"{value:g}": score for value, score in tuning.scores.items()}
             methods[task][L1_WAVELET] = l1_wavelet(tuning.regularisation)
-            say(
-                f"{task}: ℓ1-wavelet λ = {tuning.regularisation:g}, tuned on validation (SSIM {max(tuning.scores.values()):.4f})"
-            )
+            best = max(tuning.scores.values())
+            say(f"{task}: ℓ1-wavelet λ = {tuning.regularisation:g}, tuned on validation (SSIM {best:.4f})")
         methods[task][NETWORK] = network_method(network.for_task(task), task, device)
 
     out = Path(out)
@@ -131,14 +132,14 @@ def summarise(slices: pd.DataFrame) -> pd.DataFrame:
     grouped = slices.groupby(keys, sort=False)
     counts = grouped.agg(volumes=("volume", "nunique"), slices=("slice", "size"))
     moments = grouped[["ssim", "psnr", "nrmse"]].agg(["mean", "std"])
-    moments.columns = pd.Index([f"{metric}_{moment}" for metric, moment in moments.columns])
+    moments.columns = pd.Index(["_".join(pair) for pair in moments.columns.to_flat_index()])
     table = counts.join(moments).reset_index()
     table["definition_text"] = table["definition"].map(DEFINITIONS)
     return table
 
 
 def draw(pictures: Pictures, path: Path) -> None:
-    """A volume's middle slice: the reference and every method above their errors, with SSIM, pSNR and nRMSE (definition ``paper``)."""
+    """Draw a volume's middle slice: the reference and every method, above their errors with the metrics (``paper``)."""
     middle = len(pictures.reference) // 2
     reference = pictures.reference[middle]
     names = ["reference", *pictures.images]
@@ -160,8 +161,8 @@ def draw(pictures: Pictures, path: Path) -> None:
             else:
                 below.imshow(ERROR_GAIN * np.abs(image - reference), cmap="inferno", vmin=0, vmax=top)
                 one = measure(torch.from_numpy(image)[None], torch.from_numpy(reference)[None])
-                text = f"SSIM {float(one['ssim'][0]):.3f}\npSNR {float(one['psnr'][0]):.2f} dB   nRMSE {float(one['nrmse'][0]):.3f}"
-                below.set_xlabel(text)
+                ssim, psnr, nrmse = (float(one[metric][0]) for metric in METRICS)
+                below.set_xlabel(f"SSIM {ssim:.3f}\npSNR {psnr:.2f} dB   nRMSE {nrmse:.3f}")
             for axis in (above, below):
                 axis.set_xticks([])
                 axis.set_yticks([])

@@ -1,8 +1,8 @@
 """Training one network, exactly resumable: the paper's section 2.4 as one plain loop.
 
-The loop knows neither trials nor studies; whoever wants to follow or stop it passes ``report``. Which slices and masks an epoch sees
-is a function of (seed, epoch, slice) alone, so a checkpoint needs no sampler state: weights, optimiser, schedule, weighting and torch's
-generator are all of it.
+The loop knows neither trials nor studies; whoever wants to follow or stop it passes ``report``. Which slices and masks
+an epoch sees is a function of (seed, epoch, slice) alone, and nothing in the loop draws from torch's generator once the
+weights are there, so a checkpoint needs no state of either: weights, optimiser, schedule and weighting are all of it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class EpochReport:
 
     Attributes:
         epoch: epochs finished, from 1.
-        metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split (definition
-            ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training; ``seconds`` (since the training began, over all its
-            resumptions), ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
+        metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split
+            (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training; ``seconds`` (since the
+            training began, over all its resumptions), ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
     """
 
     epoch: int
@@ -53,12 +53,12 @@ class EpochReport:
     _config: TrainConfig = field(repr=False)
 
     def save(self, directory: Path) -> None:
-        """Write a checkpoint that ``train(resume=directory)`` continues exactly; the directory appears whole or not at all."""
+        """Write a checkpoint that ``train(resume=directory)`` continues exactly; it appears whole or not at all."""
         save_checkpoint(directory, self._state(), self._config)
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any], config: TrainConfig) -> None:
-    """Write ``checkpoint.pt`` (tensors and plain values only) and ``config.json``, replacing the directory as a whole."""
+    """Write ``checkpoint.pt`` (tensors and plain values only) and ``config.json``; the directory is replaced whole."""
     with replace_directory(directory) as fresh:
         torch.save(state, fresh / CHECKPOINT)
         (fresh / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
@@ -119,11 +119,11 @@ def train(
     Args:
         config: the training, whole; with the data and ``init`` it determines the result on one kind of device.
         data: prepared data that hold every task of ``config.tasks``.
-        init: a checkpoint whose weights this training starts from (transfer learning, all layers are fine-tuned); tasks that the
-            checkpoint lacks start from its only task's weights.
-        resume: a checkpoint of this same training; the result is bit for bit that of a training that was not interrupted.
+        init: a checkpoint whose weights this training starts from (transfer learning, all layers are fine-tuned); tasks
+            that the checkpoint lacks start from its only task's weights.
+        resume: a checkpoint of this same training; the result is bit for bit that of one that was not interrupted.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``…
-        workers: processes that read and mask slices beside the training.
+        workers: threads that read and mask batches ahead of the training.
         report: called after each epoch with an EpochReport. What it raises ends the training.
 
     Raises:
@@ -243,7 +243,8 @@ def make_schedule(
 def start_from(network: UnrolledNetwork, checkpoint: Path) -> None:
     """Copy the weights of a trained network into every task's path of this one (transfer learning).
 
-    The checkpoint has the same blocks and U-Net; where it was trained for one task only, that task's path initialises all of ours.
+    The checkpoint has the same blocks and U-Net; where it was trained for one task only, that task's path initialises
+    all of ours.
 
     Raises InputError where the two do not fit.
     """

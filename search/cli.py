@@ -1,7 +1,7 @@
 """The command line: each command is a thin coat over a function in Python.
 
-Machine output goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed while running, 2 wrong input, said in one sentence.
-Heavy imports stand inside the commands, so that ``--help`` answers at once.
+Machine output goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed while running, 2 wrong input, said in one
+sentence. Heavy imports stand inside the commands, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -385,8 +385,8 @@ def export(
     print(exported.folder)
 
 
-@app.command()
-def test(
+@app.command("test")
+def run_test(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")],
     data: Data,
     out: Annotated[

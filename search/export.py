@@ -1,4 +1,7 @@
-"""Export: the network that a study found, as a bundle with a card that says what is known of it and how sure one can be."""
+"""Export: the network that a study found, as a bundle with a card: what is known of it, and how sure one can be.
+
+The bundle's format is left to ``recon.bundle``, the choice among confirmed configurations to ``search.confirm``.
+"""
 
 from __future__ import annotations
 
@@ -86,16 +89,15 @@ def best(study: OpenStudy) -> tuple[Record, str]:
     chosen, metric = pick.chosen, study.space.objective.metric
     spread = "" if chosen.deviation is None else f" ± {chosen.deviation:.4f}"
     why = (
-        f"{chosen.point.layout} with {chosen.point.weighting} weighting is the best of {len(pick.ranking)} confirmed configurations: "
-        f"mean validation {metric} {chosen.mean:.4f}{spread} over {len(chosen.values)} seeds; "
+        f"{chosen.point.layout} with {chosen.point.weighting} weighting is the best of {len(pick.ranking)} confirmed "
+        f"configurations: mean validation {metric} {chosen.mean:.4f}{spread} over {len(chosen.values)} seeds; "
         f"these are the weights of seed {pick.record.seed}. "
     )
-    unconfirmed = pick.unconfirmed
-    why += (
-        f"Without confirmation it would have been trial {unconfirmed.name}, {unconfirmed.layout} with {unconfirmed.weighting} weighting."
-        if pick.changed
-        else "The search alone would have chosen the same configuration."
-    )
+    other = pick.unconfirmed
+    if pick.changed:
+        why += f"Without confirmation it would have been trial {other.name}, {other.layout} with {other.weighting} weighting."
+    else:
+        why += "The search alone would have chosen the same configuration."
     return pick.record, why
 
 
@@ -114,8 +116,9 @@ def card(study: OpenStudy, record: Record, why: str) -> str:
         f"# {config.network.layout} for {', '.join(config.tasks)}\n",
         f"{why}\n",
         "## What it is\n",
-        f"An unrolled network of {len(Layout.parse(config.network.layout))} blocks (I shared, Y shared encoder with a decoder a task, "
-        f"V private to a task), U-Nets of {config.network.channels} channels and {config.network.pools} poolings, "
+        f"An unrolled network of {len(Layout.parse(config.network.layout))} blocks (I shared, Y shared encoder with a "
+        f"decoder a task, V private to a task), U-Nets of {config.network.channels} channels and "
+        f"{config.network.pools} poolings, "
         f"data consistency on the {config.network.consistency}; {record.parameters} parameters. "
         "`tasks/` holds one network a task with only the path that it uses.\n",
         "## How it was trained\n",

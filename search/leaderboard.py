@@ -1,7 +1,8 @@
 """The leaderboard: a study's trials as one table, ranked, filtered, sorted, and written for people or machines.
 
-A rank is given to finished trials that reconstruct every task of the study; a network of one task (STL, transfer) cannot be ranked
-against networks of all, and stands below with the metrics of its task. Reading needs no driver and works while a search writes.
+A rank is given to finished trials that reconstruct every task of the study; a network of one task (STL, transfer) cannot
+be ranked against networks of all, and stands below with the metrics of its task. Reading needs no driver and works while
+a search writes. What a trial's record holds, and where it is stored, is left to ``search.study``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -45,7 +46,9 @@ class Choice:
 
     Attributes:
         everything: also running, stopped and failed trials; else finished ones.
-        kind, stage, weighting: keep those of this kind (mtl, stl, joint-stl, transfer), stage (search, baseline, confirm), weighting.
+        kind: keep those of this kind: mtl, stl, joint-stl, transfer.
+        stage: keep those of this stage: search, baseline, confirm.
+        weighting: keep those with this weighting.
         layout: keep layouts that this glob matches, such as ``I2*``.
         scarce_slices: keep trials at this N.
         sort: a column to sort by, largest first (``nrmse/…`` smallest first); None sorts by the study's objective.
@@ -66,9 +69,9 @@ def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """The table, a row a trial.
 
     Columns: ``rank, trial, kind, stage, layout, weighting, scarce_slices, seed, state, epochs, ssim, ssim/<task>…, gain,
-    gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node, checkpoint, error``.
-    Metrics are of the validation split at the trial's last epoch. A gain is that metric minus the matched STL's (same N, seed and
-    epoch).
+    gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node, checkpoint,
+    error``. Metrics are of the validation split at the trial's last epoch. A gain is that metric minus the matched STL's
+    (same N, seed and epoch).
 
     Raises InputError for a column or value that the study does not have.
     """
@@ -97,9 +100,9 @@ def form(name: str) -> Format:
 def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """Confirmed configurations and baselines over their seeds, a row each: means, standard errors, number of seeds.
 
-    Columns: ``rank, kind, layout, weighting, scarce_slices, seeds, ssim, ssim_se, ssim/<task>, ssim_se/<task>…, gain, gain_se,
-    gain/<task>, gain_se/<task>…, trials``. Gains are above the STL of the same seed. Ranked are configurations that reconstruct every
-    task, by the study's objective; rows with fewer seeds than the most stand below, unranked.
+    Columns: ``rank, kind, layout, weighting, scarce_slices, seeds, ssim, ssim_se, ssim/<task>, ssim_se/<task>…, gain,
+    gain_se, gain/<task>, gain_se/<task>…, trials``. Gains are above the STL of the same seed. Ranked are configurations
+    that reconstruct every task, by the study's objective; rows with fewer seeds than the most stand below, unranked.
 
     Raises InputError where nothing is confirmed yet.
     """
@@ -128,7 +131,7 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
         raise InputError(f"--sort {by!r} is no column; the columns are {', '.join(frame.columns)}")
     whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["seeds"] == frame["seeds"].max())
     frame = frame.assign(whole=whole).sort_values(["whole", by], ascending=False, kind="stable")
-    frame.insert(0, "rank", pd.array([i if w else pd.NA for i, w in enumerate(frame["whole"], start=1)], dtype="Int64"))
+    frame.insert(0, "rank", places(frame["whole"]))
     frame = frame.drop(columns=["whole", "tasks"])
     return frame.head(choice.top) if choice.top is not None else frame
 
@@ -237,10 +240,13 @@ def _chosen(frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objecti
         ["whole", "unfinished", "by"], ascending=[True, True, by.startswith("nrmse")], kind="stable"
     )
     frame = frame.loc[order.index]
-    frame["rank"] = pd.array(
-        [place if ranked else pd.NA for place, ranked in enumerate(whole.loc[order.index], start=1)], dtype="Int64"
-    )
+    frame["rank"] = places(whole.loc[order.index])
     return frame.head(choice.top) if choice.top is not None else frame
+
+
+def places(ranked: pd.Series) -> pd.Series:
+    """1, 2, 3 … down the rows that are ranked, which stand first; missing for the others."""
+    return pd.Series(range(1, len(ranked) + 1), index=ranked.index, dtype="Int64").where(ranked)
 
 
 def write(frame: pd.DataFrame, form: Format, out: Path | None) -> None:
@@ -299,7 +305,7 @@ def objects(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """A list of plain objects; what is missing is None."""
     return [
         {
-            name: None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+            str(name): None if pd.isna(value) else value.item() if hasattr(value, "item") else value
             for name, value in row.items()
         }
         for row in frame.to_dict(orient="records")
@@ -315,7 +321,7 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
     names = [name for name in (*SHOWN, *metrics, "parameters", "seconds") if name in frame.columns]
 
-    def text(name: str, row: dict[str, Any]) -> str:
+    def text(name: str, row: Mapping[Hashable, Any]) -> str:
         value = row[name]
         if value is None or pd.isna(value):
             return "–"
@@ -352,4 +358,4 @@ def rich_table(frame: pd.DataFrame, title: str) -> Table:
 
 def caption() -> str:
     """What the numbers are."""
-    return f"validation, last epoch; ssim by definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]}; gain: minus the matched STL's"
+    return f"validation, last epoch; ssim by definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]} gain: minus the matched STL's"
