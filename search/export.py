@@ -95,7 +95,10 @@ def best(study: OpenStudy) -> tuple[Record, str]:
     )
     other = pick.unconfirmed
     if pick.changed:
-        why += f"Without confirmation it would have been trial {other.name}, {other.layout} with {other.weighting} weighting."
+        why += (
+            f"Without confirmation it would have been trial {other.name}, "
+            f"{other.layout} with {other.weighting} weighting."
+        )
     else:
         why += "The search alone would have chosen the same configuration."
     return pick.record, why

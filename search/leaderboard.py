@@ -1,8 +1,8 @@
 """The leaderboard: a study's trials as one table, ranked, filtered, sorted, and written for people or machines.
 
-A rank is given to finished trials that reconstruct every task of the study; a network of one task (STL, transfer) cannot
-be ranked against networks of all, and stands below with the metrics of its task. Reading needs no driver and works while
-a search writes. What a trial's record holds, and where it is stored, is left to ``search.study``.
+A rank is given to finished trials that reconstruct every task of the study; a network of one task (STL, transfer)
+cannot be ranked against networks of all, and stands below with the metrics of its task. Reading needs no driver and
+works while a search writes. What a trial's record holds, and where it is stored, is left to ``search.study``.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Choice:
 def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """The table, a row a trial.
 
-    Columns: ``rank, trial, kind, stage, layout, weighting, scarce_slices, seed, state, epochs, ssim, ssim/<task>…, gain,
-    gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node, checkpoint,
-    error``. Metrics are of the validation split at the trial's last epoch. A gain is that metric minus the matched STL's
-    (same N, seed and epoch).
+    Columns: ``rank, trial, kind, stage, layout, weighting, scarce_slices, seed, state, epochs, ssim, ssim/<task>…,
+    gain, gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node,
+    checkpoint, error``. Metrics are of the validation split at the trial's last epoch. A gain is that metric minus the
+    matched STL's (same N, seed and epoch).
 
     Raises InputError for a column or value that the study does not have.
     """
@@ -358,4 +358,7 @@ def rich_table(frame: pd.DataFrame, title: str) -> Table:
 
 def caption() -> str:
     """What the numbers are."""
-    return f"validation, last epoch; ssim by definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]} gain: minus the matched STL's"
+    return (
+        "validation, last epoch; gain: ssim minus the matched STL's. "
+        f"Definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]}"
+    )
