@@ -2,34 +2,11 @@
 
 import itertools
 import os
-import time
-from pathlib import Path
 
 import pytest
 
 from search.parallel import IN_FLIGHT, ray_map, side_by_side
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def fail_at_three(number: int) -> int:
-    if number == 3:
-        raise ZeroDivisionError("three")
-    return number
-
-
-def who(number: int) -> tuple[int, str | None]:
-    time.sleep(0.05)
-    return os.getpid(), os.environ.get("OMP_NUM_THREADS")
-
-
-def die_once(path: str) -> str:
-    if not Path(path).exists():
-        Path(path).write_text("")
-        os._exit(1)
-    return "alive"
+from tests.search.calls import die_once, fail_at_three, square, who
 
 
 @pytest.fixture(params=["one process", "processes", "ray"])
