@@ -7,20 +7,22 @@ it is loaded. What the card says is left to whoever exports.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recon.config import TrainConfig
 from recon.errors import InputError
 from recon.files import replace_directory
+from recon.stored import load_weights, read_json, train_config
 from recon.unrolled import UnrolledNetwork
 
 FORMAT = 1
@@ -62,9 +64,9 @@ def save(directory: Path, bundle: Bundle, card: str) -> None:
     network, config = bundle.network, bundle.config
     with replace_directory(directory) as fresh:
         _write(fresh, bundle, card)
-        for task in config.tasks:
+        for task, name in slugs(config.tasks).items():
             single = network.for_task(task)
-            folder = fresh / TASKS / slug(task)
+            folder = fresh / TASKS / name
             folder.mkdir(parents=True)
             # The layout of a single path is all I: with one task the three kinds of block are the same network.
             alone = config.model_copy(
@@ -88,29 +90,35 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Bundle:
     for name in (MODEL, CONFIG):
         if not (directory / name).is_file():
             raise InputError(f"{directory} is no bundle: {name} is missing")
+    stored = read_json(directory / CONFIG)
+    if stored.get("format") != FORMAT:
+        raise InputError(f"{directory / CONFIG} has format {stored.get('format')}; this version reads format {FORMAT}")
+    config = train_config(stored.get("train"), directory / CONFIG)
+    network = UnrolledNetwork(config.network, config.tasks)
     try:
-        stored = json.loads((directory / CONFIG).read_text())
-        if stored.get("format") != FORMAT:
-            raise InputError(
-                f"{directory / CONFIG} has format {stored.get('format')!r}; this version reads format {FORMAT}"
-            )
-        config = TrainConfig.model_validate(stored["train"])
-        network = UnrolledNetwork(config.network, config.tasks)
-        network.load_state_dict(load_file(directory / MODEL))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, ValidationError) as error:
-        raise InputError(
-            f"{directory / CONFIG} is not a bundle's configuration: {str(error).splitlines()[0]}"
-        ) from error
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(
-            f"{directory / MODEL} does not fit {CONFIG} beside it: {str(error).splitlines()[0]}"
-        ) from error
+        weights = load_file(directory / MODEL)
+    except SafetensorError as error:
+        raise InputError(f"{directory / MODEL} is damaged or no safetensors file: {error}") from error
+    load_weights(network, weights, directory / MODEL)
     return Bundle(network.to(device).eval(), config, stored.get("provenance", {}))
 
 
-def slug(name: str) -> str:
-    """A task's name as a folder: letters, digits, dot, dash and underscore stay."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+def slugs(names: Iterable[str]) -> dict[str, str]:
+    """Tasks' names as names of files, each another: letters, digits, inner dots, dashes and underscores stay."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9._-]+|^\.+", "_", name)
+        # Told apart without regard to case, as some file systems do not.
+        taken = {other.lower() for other in found.values()}
+        found[name] = next(one for one in _numbered(plain) if one.lower() not in taken)
+    return found
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """The name, then with a number behind it, as often as it takes."""
+    yield name
+    for number in itertools.count(2):
+        yield f"{name}_{number}"
 
 
 def _write(directory: Path, bundle: Bundle, card: str) -> None:
@@ -118,5 +126,5 @@ def _write(directory: Path, bundle: Bundle, card: str) -> None:
         {name: value.contiguous().cpu() for name, value in bundle.network.state_dict().items()}, directory / MODEL
     )
     text = {"format": FORMAT, "train": bundle.config.model_dump(mode="json"), "provenance": bundle.provenance}
-    (directory / CONFIG).write_text(json.dumps(text, indent=2) + "\n")
-    (directory / CARD).write_text(card)
+    (directory / CONFIG).write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+    (directory / CARD).write_text(card, encoding="utf-8")

@@ -20,6 +20,7 @@ from recon import metrics
 from recon.config import MaskConfig
 from recon.data.loading import Batch, slice_batch
 from recon.data.prepared import PreparedData, Slice, Split
+from recon.errors import InputError
 from recon.fourier import ifft
 from recon.masks import Mask, fixed
 from recon.operators import centre_crop
@@ -133,8 +134,12 @@ def tune_l1_wavelet(
         candidates: a coarse grid of λ; the best of it is refined once on either side.
         most_slices: how many slices at most.
         iterations: of each reconstruction.
+
+    Raises InputError where the task has no validation slices.
     """
     ids = data.subset(task, split="val")
+    if not ids:
+        raise InputError(f"{data.path} has no validation slices of {task} to choose a regularisation on")
     chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, most_slices).round().astype(int))]
     pieces = [data.read(one) for one in chosen]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -31,7 +32,9 @@ def replace_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def replace_directory(path: Path) -> Iterator[Path]:
     """Yield a fresh directory beside ``path``; on success it takes that place, on failure nothing is left of it."""
-    path = Path(path)
+    path = Path(path).resolve()  # where a link stands for the directory, it is its target that is replaced
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "this is a file, where a directory is to be written", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path)
     fresh.mkdir()
@@ -41,7 +44,11 @@ def replace_directory(path: Path) -> Iterator[Path]:
             # A full directory cannot be replaced in one step: the old one steps aside first, and goes last.
             aside = _beside(path)
             path.rename(aside)
-            fresh.rename(path)
+            try:
+                fresh.rename(path)
+            except OSError:
+                aside.rename(path)
+                raise
             shutil.rmtree(aside)
         else:
             fresh.rename(path)

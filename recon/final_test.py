@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from recon.bundle import Bundle, slug
+from recon.bundle import Bundle, slugs
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.evaluation import (
@@ -75,12 +75,15 @@ def final_test(
         device: where the network runs.
         progress: called with a line of text as the work goes on.
 
-    Raises InputError where the data lack a task of the bundle.
+    Raises InputError where the data lack a task of the bundle or its test slices, or were not opened for testing.
     """
     tasks = bundle.config.tasks
     missing = [task for task in tasks if task not in data.tasks]
     if missing:
         raise InputError(f"the data hold {', '.join(data.tasks)}, but the bundle reconstructs {', '.join(missing)} too")
+    for task in tasks:
+        if not data.subset(task, split="test"):
+            raise InputError(f"{data.path} has no test slices of {task}")
     say = progress or (lambda line: None)
     mask = bundle.config.masks.test
     network = bundle.network.to(device).eval()
@@ -119,10 +122,10 @@ def final_test(
             "l1_wavelet_validation_ssim": tuned,
             "provenance": bundle.provenance,
         }
-        fresh.write_text(json.dumps(about, indent=2) + "\n")
-    for task, pictures in shown.items():
-        files.append(out / f"{slug(task)}.png")
-        draw(pictures, files[-1])
+        fresh.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    for task, name in slugs(tasks).items():
+        files.append(out / f"{name}.png")
+        draw(shown[task], files[-1])
     return TestResult(slices, summary, files)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,11 +26,14 @@ from recon.errors import InputError
 from recon.evaluation import validate
 from recon.files import replace_directory
 from recon.operators import centre_crop
+from recon.stored import load_weights, read_json, train_config
 from recon.unrolled import UnrolledNetwork
 from recon.weighting import Weighting, make_weighting
 
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
+STATE = {"epoch", "seconds", "gpu_seconds", "network", "weighting", "optimiser", "schedule"}
+"""What a checkpoint holds."""
 
 
 class TrainingError(RuntimeError):
@@ -67,13 +71,20 @@ def save_checkpoint(directory: Path, state: dict[str, Any], config: TrainConfig)
 def load_checkpoint(directory: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], TrainConfig]:
     """Read a checkpoint directory; nothing in it is unpickled (``weights_only``).
 
-    Raises InputError where there is none.
+    Raises InputError where there is none, or a damaged one.
     """
     directory = Path(directory)
-    if not (directory / CHECKPOINT).is_file():
-        raise InputError(f"{directory} holds no checkpoint: {CHECKPOINT} is missing")
-    config = TrainConfig.model_validate_json((directory / CONFIG).read_text())
-    state: dict[str, Any] = torch.load(directory / CHECKPOINT, map_location=device, weights_only=True)
+    for name in (CHECKPOINT, CONFIG):
+        if not (directory / name).is_file():
+            raise InputError(f"{directory} holds no checkpoint: {name} is missing")
+    config = train_config(read_json(directory / CONFIG), directory / CONFIG)
+    try:
+        state: dict[str, Any] = torch.load(directory / CHECKPOINT, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        # torch's own message would have the user load it without weights_only.
+        raise InputError(f"{directory / CHECKPOINT} is damaged or no checkpoint of ours") from error
+    if not isinstance(state, dict) or not set(state) >= STATE:
+        raise InputError(f"{directory / CHECKPOINT} is no checkpoint of ours: it lacks {', '.join(sorted(STATE))}")
     return state, config
 
 
@@ -81,14 +92,22 @@ def load_network(directory: Path, device: torch.device | str = "cpu") -> tuple[U
     """The network of a checkpoint, in evaluation mode."""
     state, config = load_checkpoint(directory, device)
     network = UnrolledNetwork(config.network, config.tasks).to(device)
-    network.load_state_dict(state["network"])
+    load_weights(network, state["network"], Path(directory) / CHECKPOINT)
     return network.eval(), config
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """``auto`` is the first CUDA device where there is one, else the processor."""
+    """``auto`` is the first CUDA device where there is one, else the processor.
+
+    Raises InputError for a device that is not here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (number.isdecimal() or number == name[len(kind) :]):
+        raise InputError(f"device {name!r} is not known; give auto, cpu, cuda, or one of several GPUs as cuda:1")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r} is not here; PyTorch sees {torch.cuda.device_count()} CUDA devices")
     return torch.device(name)
 
 

@@ -12,26 +12,32 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
+from rich.text import Text
 
+from recon.config import WeightingKind
 from recon.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Model = TypeVar("Model", bound=BaseModel)
 
 app = typer.Typer(
     name="splitpoint",
     help="Find where a multi-task MR reconstruction network should split.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-talk = Console(stderr=True, highlight=False, soft_wrap=True)
+talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+CONTINUED = ("prepare", "train", "launch", "confirm")
+"""Commands that go on where an interrupted run of theirs ended."""
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
 Storage = Annotated[
@@ -60,20 +66,38 @@ RUNS = Path("runs")
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2."""
+    """Run the command line on ``sys.argv``; a user's mistake is one sentence and exit code 2."""
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        app()
+        code = app(arguments, prog_name="splitpoint", standalone_mode=False) or 0
     except InputError as error:
-        talk.print(f"splitpoint: {error}", markup=False)
-        sys.exit(2)
+        code = complain(str(error), 2)
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "splitpoint")
+        code = complain(f"{error.format_message().rstrip('.')}; see {command} --help", error.exit_code)
+    except OSError as error:
+        # One that names a file is the user's to mend: a full disk, a folder that may not be written.
+        if error.filename is None:
+            raise
+        code = complain(f"{error.filename}: {error.strerror}", 1)
     except KeyboardInterrupt:
-        talk.print("splitpoint: interrupted; the same command goes on from here")
-        sys.exit(130)
+        code = 130
+    if code == 130:
+        complain("interrupted" + ("; the same command goes on from here" if arguments[0] in CONTINUED else ""), code)
+    sys.exit(code)
+
+
+def complain(sentence: str, code: int) -> int:
+    """Say what is wrong in one line on stderr; the exit code is handed back."""
+    talk.print("splitpoint: " + " ".join(line.strip() for line in sentence.splitlines()))
+    return code
 
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Folder for the raw files, with train/, val/ and test/ inside.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT_DIR", help="Folder for the raw files, with train/, val/ and test/ inside.")
+    ],
     train: Annotated[int, typer.Option(help="Training subjects; each gives one volume a contrast.")] = 8,
     val: Annotated[int, typer.Option(help="Validation subjects.")] = 2,
     test: Annotated[int, typer.Option(help="Test subjects, from a knee that no other subject comes from.")] = 2,
@@ -108,25 +132,29 @@ def simulate(
 
 @app.command()
 def prepare(
-    raw: Annotated[list[Path], typer.Argument(metavar="RAW...", help="Raw files, or folders of them.")],
+    raw: Annotated[list[Path], typer.Argument(metavar="RAW", help="Raw files, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder of the prepared data set.")],
     task: Annotated[
         list[str] | None, typer.Option(metavar="NAME=GLOB", help="Task of the files that a glob matches; repeatable.")
     ] = None,
     calibration: Annotated[
-        str, typer.Option(help="ESPIRiT from the full centre, or from what a mask keeps: full, mask.")
+        Literal["full", "mask"], typer.Option(help="ESPIRiT from the full centre, or from what a mask keeps.")
     ] = "full",
     calibration_width: Annotated[int, typer.Option(help="Edge of ESPIRiT's calibration region.")] = 24,
     coils: Annotated[int | None, typer.Option(help="Compress to this many virtual coils.")] = None,
     split: Annotated[
-        str, typer.Option(help="By folders named train, val and test, or drawn: auto, folders, random.")
+        Literal["auto", "folders", "random"],
+        typer.Option(help="By folders named train, val and test, or drawn; auto looks whether there are such folders."),
     ] = "auto",
     split_seed: Annotated[int, typer.Option(help="Of a drawn split.")] = 0,
     subset_seed: Annotated[int, typer.Option(help="Of the nested subsets of a scarce task.")] = 0,
     address: Address = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Volumes side by side; without it as many as fit.")] = None,
 ) -> None:
-    """Prepare raw k-space: coil maps, targets, split and nested subsets, one folder for training.
+    """Prepare raw k-space for training.
+
+    Coil maps, targets, the split, and nested subsets of each task, in one folder. The same command again continues what
+    is unfinished.
 
     Example: splitpoint prepare data/raw --out data/prepared
     """
@@ -148,7 +176,7 @@ def prepare(
     with bar("preparing", "volumes") as step, ray_map(address=address, workers=workers) as mapped:
         report = run(raw, out, options, map=mapped, progress=lambda done, total, result: step(done, total))
     for reason in report.failed.values():
-        talk.print(f"left out: {reason}", markup=False)
+        talk.print(f"left out: {reason}")
     done = f"{len(report.prepared)} volumes prepared, {len(report.kept)} kept, {len(report.failed)} left out"
     talk.print(f"{done} in {report.seconds:.0f} s: {out}, hash {(report.hash or 'none')[:12]}")
     if not report.ok:
@@ -163,7 +191,9 @@ def inspect(
     ] = None,
     slices: Annotated[int, typer.Option(min=1, help="Slices of each task on the sheet.")] = 3,
 ) -> None:
-    """Say what is in a prepared data set, and draw a contact sheet of images, maps and masks.
+    """Say what prepared data hold, and draw a contact sheet.
+
+    A line for each task and split on standard output; images, maps and masks of a few slices in a picture.
 
     Example: splitpoint inspect data/prepared
     """
@@ -188,14 +218,18 @@ def train(
     slices: Annotated[
         list[str] | None, typer.Option(metavar="TASK=N", help="Training slices of a task; repeatable.")
     ] = None,
-    cut: Annotated[str, typer.Option(help="Cut a task by volumes or by slices.")] = "volumes",
-    weighting: Annotated[str, typer.Option(help="naive, uncertainty, dwa or equal.")] = "naive",
+    cut: Annotated[
+        Literal["volumes", "slices"], typer.Option(help="Cut a task by whole volumes, or by slices at random.")
+    ] = "volumes",
+    weighting: Annotated[WeightingKind, typer.Option(help="Of the tasks' losses.")] = "naive",
     channels: Annotated[int, typer.Option(help="Of the U-Net's first layer.")] = 18,
     pools: Annotated[int, typer.Option(help="Of the U-Net.")] = 4,
     epochs: Annotated[int, typer.Option(help="Passes over the training slices.")] = 120,
     batch_size: Annotated[int, typer.Option(help="Slices a step.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam; the peak where the schedule is one-cycle.")] = 2e-4,
-    schedule: Annotated[str, typer.Option(help="constant, one-cycle or cosine.")] = "constant",
+    schedule: Annotated[
+        Literal["constant", "one-cycle", "cosine"], typer.Option(help="Of the learning rate.")
+    ] = "constant",
     clip_norm: Annotated[float | None, typer.Option(help="Clip the gradient's norm.")] = None,
     acceleration: Annotated[
         list[float] | None, typer.Option(help="Of training masks; repeatable; the mean serves validation.")
@@ -240,6 +274,10 @@ def train(
     )
     checkpoint = out / "checkpoint"
     resume = checkpoint if checkpoint.is_dir() else None
+    if resume is not None:
+        talk.print(
+            f"{resume} has {training.load_checkpoint(resume)[0]['epoch']} of {epochs} epochs; going on from there"
+        )
 
     def report(epoch: training.EpochReport) -> None:
         epoch.save(checkpoint)
@@ -248,7 +286,10 @@ def train(
         )
         talk.print(f"epoch {epoch.epoch}/{epochs}  {numbers}  {epoch.metrics['seconds']:.0f} s")
 
-    training.train(config, prepared, init=init, resume=resume, device=device, report=report)
+    try:
+        training.train(config, prepared, init=init, resume=resume, device=device, report=report)
+    except training.TrainingError as error:
+        raise typer.Exit(complain(str(error), 1)) from error
     print(checkpoint)
 
 
@@ -269,9 +310,10 @@ def launch(
     max_failures: Failures = 2,
     verbose: Verbose = False,
 ) -> None:
-    """Search a space: baselines, known configurations, then what the sampler chooses; poor trials stop early.
+    """Search a space; poor trials stop early.
 
-    The same command again continues what is unfinished; a larger --trials extends a finished search.
+    Baselines and known configurations first, then what the sampler chooses. The same command again continues what is
+    unfinished; a larger --trials extends a finished search.
 
     Example: splitpoint launch spaces/quickstart.yaml --data data/prepared --study first
     """
@@ -305,7 +347,10 @@ def confirm(
     max_failures: Failures = 2,
     verbose: Verbose = False,
 ) -> None:
-    """Retrain the leaders and the baselines over several seeds; only confirmed trials are believed.
+    """Retrain the leaders and the baselines over seeds.
+
+    The best of many trials is better than it would be again: only what is confirmed is believed. The same command again
+    continues what is unfinished, and more --seeds or a larger --top extend it.
 
     Example: splitpoint confirm first --top 3 --seeds 3
     """
@@ -322,14 +367,16 @@ def confirm(
 @app.command()
 def leaderboard(
     study: StudyName,
-    format: Annotated[str, typer.Option(help="table, csv, json, markdown or parquet.")] = "table",
+    format: Annotated[
+        Literal["table", "csv", "json", "markdown", "parquet"], typer.Option(help="How the table is written.")
+    ] = "table",
     out: Annotated[Path | None, typer.Option(help="Write here instead of to standard output.")] = None,
     confirmed: Annotated[
         bool, typer.Option("--confirmed", help="Means over the seeds of confirmed configurations.")
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Running, stopped and failed trials too.")] = False,
-    kind: Annotated[str | None, typer.Option(help="Only mtl, stl, joint-stl or transfer.")] = None,
-    stage: Annotated[str | None, typer.Option(help="Only search, baseline or confirm.")] = None,
+    kind: Annotated[Literal["mtl", "stl", "joint-stl", "transfer"] | None, typer.Option(help="Only these.")] = None,
+    stage: Annotated[Literal["search", "baseline", "confirm"] | None, typer.Option(help="Only these.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Only this weighting.")] = None,
     layout: Annotated[str | None, typer.Option(help="Only layouts that match a glob, such as 'I2*'.")] = None,
     scarce_slices: Annotated[int | None, typer.Option("--n", help="Only this N.")] = None,
@@ -348,12 +395,15 @@ def leaderboard(
     from search import leaderboard as board
     from search.study import open_study
 
-    form = board.form(format)
+    form = board.Format(format)
     choice = board.Choice(everything, kind, stage, weighting, layout, scarce_slices, sort, top)
     opened = open_study(study, storage, runs_dir)
 
-    def frame() -> Any:
-        return board.confirmed(opened, choice) if confirmed else board.leaderboard(opened, choice)
+    def frame() -> pd.DataFrame:
+        found = board.confirmed(opened, choice) if confirmed else board.leaderboard(opened, choice)
+        if found.empty and watch is None:
+            talk.print("no finished trial" + ("" if everything else " yet; --all shows the others too"))
+        return found
 
     if watch is not None:
         watched(lambda: board.rich_table(frame(), opened.name), watch)
@@ -373,7 +423,9 @@ def export(
     storage: Storage = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Export a trained network as a bundle: weights, configuration, card, and one network a task.
+    """Export the confirmed best, or one trial, as a bundle.
+
+    Weights (safetensors), configuration, a card, and for each task a network with only its path.
 
     Example: splitpoint export first --out bundles/knee
     """
@@ -381,7 +433,7 @@ def export(
     from search.study import open_study
 
     exported = run(open_study(study, storage, runs_dir), trial, out)
-    talk.print(exported.why, markup=False)
+    talk.print(exported.why)
     print(exported.folder)
 
 
@@ -397,7 +449,10 @@ def run_test(
     ] = True,
     device: Device = "auto",
 ) -> None:
-    """Test a bundle on the test split: the only command that opens it.
+    """Test a bundle on the test split, which nothing else opens.
+
+    Beside the network stand the zero-filled image and sigpy's ℓ1-wavelet reconstruction. The summary goes to standard
+    output, tables of every slice and a picture of each task into the folder.
 
     Example: splitpoint test runs/first/bundle --data data/prepared
     """
@@ -416,15 +471,15 @@ def run_test(
             folder,
             classical=classical,
             device=str(choose_device(device)),
-            progress=lambda line: status.update(f"testing: {line}"),
+            progress=lambda line: status.update(Text(f"testing: {line}")),
         )
     shown = result.summary[result.summary["definition"] == "paper"]
     names = ["task", "method", "volumes", "slices", "ssim_mean", "ssim_std", "psnr_mean", "nrmse_mean"]
     sys.stdout.write(plain_table(shown[names].round(4)))
     for kind, suffix in (("tables", ".csv"), ("pictures", ".png")):
         paths = [str(path) for path in result.files if path.suffix == suffix]
-        talk.print(f"{kind}: {'  '.join(paths)}", markup=False)
-    talk.print(f"bundle: {bundle} ({loaded.config.network.layout}, method «{NETWORK}» above)", markup=False)
+        talk.print(f"{kind}: {'  '.join(paths)}")
+    talk.print(f"bundle: {bundle} ({loaded.config.network.layout}, method «{NETWORK}» above)")
 
 
 @contextlib.contextmanager
@@ -478,8 +533,7 @@ def watched(draw: Callable[[], Any], seconds: float) -> None:
 def finish(outcome: Any) -> None:
     """Say how a run ended; exit code 1 where it did not do all that was asked."""
     if outcome.complaint is not None:
-        talk.print(f"splitpoint: {outcome.complaint}", markup=False)
-        raise typer.Exit(1)
+        raise typer.Exit(complain(outcome.complaint, 1))
 
 
 def named_glob(text: str) -> tuple[str, str]:
@@ -508,3 +562,7 @@ def options_of(model: type[Model], **values: Any) -> Model:
         message = first["msg"].removeprefix("Value error, ")
         found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
         raise InputError(f"--{name}: {message}{found}" if name else message) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -87,7 +87,7 @@ def best(study: OpenStudy) -> tuple[Record, str]:
     """The best seed of the configuration that is best on average over seeds, and why it was chosen."""
     pick = picked(study)
     chosen, metric = pick.chosen, study.space.objective.metric
-    spread = "" if chosen.deviation is None else f" ± {chosen.deviation:.4f}"
+    spread = "" if chosen.deviation is None else f" (standard deviation {chosen.deviation:.4f})"
     why = (
         f"{chosen.point.layout} with {chosen.point.weighting} weighting is the best of {len(pick.ranking)} confirmed "
         f"configurations: mean validation {metric} {chosen.mean:.4f}{spread} over {len(chosen.values)} seeds; "

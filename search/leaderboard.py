@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import math
 import sys
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from recon.errors import InputError
 from recon.files import replace_file
@@ -51,7 +53,8 @@ class Choice:
         weighting: keep those with this weighting.
         layout: keep layouts that this glob matches, such as ``I2*``.
         scarce_slices: keep trials at this N.
-        sort: a column to sort by, largest first (``nrmse/…`` smallest first); None sorts by the study's objective.
+        sort: a column to sort by, largest first (``nrmse/…`` smallest first); None or ``rank`` sorts by the study's
+            objective.
         top: keep that many rows.
     """
 
@@ -77,7 +80,7 @@ def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """
     choice = choice or Choice()
     records = study.records()
-    tasks = study_tasks(records)
+    tasks = study.space.tasks
     baselines = Baselines(records)
     rows = [row_of(record, tasks, baselines) for record in records]
     frame = pd.DataFrame(rows, columns=columns(tasks)).astype(
@@ -87,16 +90,6 @@ def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     return _chosen(frame, tasks, choice, objective)
 
 
-def form(name: str) -> Format:
-    """The format of that name.
-
-    Raises InputError for another.
-    """
-    if name not in list(Format):
-        raise InputError(f"--format {name!r} is not one of {', '.join(Format)}")
-    return Format(name)
-
-
 def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """Confirmed configurations and baselines over their seeds, a row each: means, standard errors, number of seeds.
 
@@ -104,16 +97,17 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     gain_se, gain/<task>, gain_se/<task>…, trials``. Gains are above the STL of the same seed. Ranked are configurations
     that reconstruct every task, by the study's objective; rows with fewer seeds than the most stand below, unranked.
 
-    Raises InputError where nothing is confirmed yet.
+    Raises InputError where nothing is confirmed yet, or for a column or value that no confirmed trial has.
     """
     choice = choice or Choice()
+    if choice.stage not in (None, "confirm"):
+        raise InputError(f"--stage {choice.stage} does not go with --confirmed, which shows confirmed trials alone")
     records = [record for record in study.records() if record.stage == "confirm" and record.state is State.COMPLETE]
     if not records:
         raise InputError(f"study {study.name!r} has no confirmed trial yet; run splitpoint confirm {study.name}")
-    tasks = study_tasks(records)
+    tasks = study.space.tasks
     baselines = Baselines(records)
     rows = pd.DataFrame([row_of(record, tasks, baselines) for record in records])
-    rows["weighting"] = rows["weighting"].fillna("–")
     rows["tasks"] = ["+".join(record.tasks) for record in records]
     values = ["ssim", *(f"ssim/{task}" for task in tasks), "gain", *(f"gain/{task}" for task in tasks)]
     keys = ["kind", "tasks", "layout", "weighting", "scarce_slices"]
@@ -126,22 +120,12 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
         lines.append(line | {"trials": " ".join(group["trial"])})
     frame = pd.DataFrame(lines).astype({"scarce_slices": "Int64"})
     frame = _only(frame, choice, ("kind", "weighting", "scarce_slices"))
-    by = choice.sort or study.space.objective.metric
-    if by not in frame.columns:
-        raise InputError(f"--sort {by!r} is no column; the columns are {', '.join(frame.columns)}")
+    by = _sorted_by(choice, study.space.objective.metric, frame.columns.drop("tasks"))
     whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["seeds"] == frame["seeds"].max())
     frame = frame.assign(whole=whole).sort_values(["whole", by], ascending=False, kind="stable")
     frame.insert(0, "rank", places(frame["whole"]))
     frame = frame.drop(columns=["whole", "tasks"])
     return frame.head(choice.top) if choice.top is not None else frame
-
-
-def study_tasks(records: Iterable[Record]) -> tuple[str, ...]:
-    """Every task of the study, in the order in which the trials name them."""
-    found: dict[str, None] = {}
-    for record in sorted(records, key=lambda one: -len(one.tasks)):
-        found.update(dict.fromkeys(record.tasks))
-    return tuple(found)
 
 
 class Baselines:
@@ -226,13 +210,18 @@ def _only(frame: pd.DataFrame, choice: Choice, names: tuple[str, ...]) -> pd.Dat
     return frame
 
 
+def _sorted_by(choice: Choice, objective: str, there: pd.Index) -> str:
+    by = objective if choice.sort in (None, "rank") else str(choice.sort)
+    if by not in there:
+        raise InputError(f"--sort {by!r} is no column; the columns are {', '.join(there)}")
+    return by
+
+
 def _chosen(frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objective: str) -> pd.DataFrame:
     frame = _only(frame, choice, ("kind", "stage", "weighting", "scarce_slices"))
     if not choice.everything:
         frame = frame[frame["state"] == State.COMPLETE]
-    by = choice.sort or objective
-    if by not in frame.columns:
-        raise InputError(f"--sort {by!r} is no column; the columns are {', '.join(frame.columns)}")
+    by = _sorted_by(choice, objective, frame.columns)
     whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["state"] == State.COMPLETE)
     # Finished networks of all tasks first, by merit; then those of one task; then what did not finish.
     order = pd.DataFrame({"whole": ~whole, "unfinished": frame["state"] != State.COMPLETE, "by": frame[by]})
@@ -273,7 +262,7 @@ def render(frame: pd.DataFrame, form: Format) -> str:
     if form is Format.json:
         return json.dumps(objects(frame), indent=2, allow_nan=False) + "\n"
     names, rows = cells(frame)
-    return _markdown(names, rows) if form is Format.markdown else _plain(names, rows)
+    return (_markdown(names, rows) if form is Format.markdown else _plain(names, rows)) + f"\n{caption()}\n"
 
 
 def plain_table(frame: pd.DataFrame) -> str:
@@ -302,14 +291,14 @@ def _plain(names: list[str], rows: list[list[str]]) -> str:
 
 
 def objects(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """A list of plain objects; what is missing is None."""
-    return [
-        {
-            str(name): None if pd.isna(value) else value.item() if hasattr(value, "item") else value
-            for name, value in row.items()
-        }
-        for row in frame.to_dict(orient="records")
-    ]
+    """A list of plain objects; what is missing or not finite is None."""
+
+    def plain(value: Any) -> Any:
+        if pd.isna(value) or (isinstance(value, float) and not math.isfinite(value)):
+            return None
+        return value.item() if hasattr(value, "item") else value
+
+    return [{str(name): plain(value) for name, value in row.items()} for row in frame.to_dict(orient="records")]
 
 
 SHOWN = ("rank", "trial", "kind", "layout", "weighting", "scarce_slices", "seed", "seeds", "state", "epochs")
@@ -338,22 +327,21 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def rich_table(frame: pd.DataFrame, title: str) -> Table:
     """The table for a terminal; the best of each metric is bold, losses against STL are red."""
     names, rows = cells(frame)
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", caption=caption(), caption_justify="left")
+    table = Table(
+        title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", caption=Text(caption()), caption_justify="left"
+    )
     for name in names:
-        table.add_column(name, justify="right" if name.split("/")[0] in NUMBERS else "left", no_wrap=True)
+        table.add_column(Text(name), justify="right" if name.split("/")[0] in NUMBERS else "left", no_wrap=True)
     best = {name: max((row[i] for row in rows if row[i] != "–"), default=None) for i, name in enumerate(names)}
     for row in rows:
-        table.add_row(
-            *(
-                f"[red]{cell}[/]"
-                if name.startswith("gain") and cell.startswith("-")
-                else f"[bold]{cell}[/]"
-                if name.startswith("ssim") and cell == best[name]
-                else cell
-                for name, cell in zip(names, row, strict=True)
-            )
-        )
+        table.add_row(*(Text(cell, _style(name, cell, best)) for name, cell in zip(names, row, strict=True)))
     return table
+
+
+def _style(name: str, cell: str, best: Mapping[str, str | None]) -> str:
+    if name.startswith("gain") and cell.startswith("-"):
+        return "red"
+    return "bold" if name.startswith("ssim") and cell == best[name] else ""
 
 
 def caption() -> str:
