@@ -198,7 +198,9 @@ def run(
     search = StudySearch(study, space, ledger, fixed, budget)
     if not search.idle:
         try:
-            with cluster(address, verbose), Display(title, space.objective.metric) as display:
+            display = Display(title, space.objective.metric)
+            display.say(f"{title}: {'starting a Ray on this machine' if address is None else f'joining {address}'}")
+            with cluster(address, verbose), display:
                 for record in study.searched():
                     display.remember(record)
                 _tune(search, space, facts, Watch(search, driver, display, resources), study, resources, trainer)
