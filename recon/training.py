@@ -11,6 +11,7 @@ import contextlib
 import json
 import pickle
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,11 +79,14 @@ def load_checkpoint(directory: Path, device: torch.device | str = "cpu") -> tupl
         if not (directory / name).is_file():
             raise InputError(f"{directory} holds no checkpoint: {name} is missing")
     config = train_config(read_json(directory / CONFIG), directory / CONFIG)
+    damaged = f"{directory / CHECKPOINT} is damaged or no checkpoint of ours"
+    if not zipfile.is_zipfile(directory / CHECKPOINT):  # torch would take it for one of its oldest format
+        raise InputError(damaged)
     try:
         state: dict[str, Any] = torch.load(directory / CHECKPOINT, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         # torch's own message would have the user load it without weights_only.
-        raise InputError(f"{directory / CHECKPOINT} is damaged or no checkpoint of ours") from error
+        raise InputError(damaged) from error
     if not isinstance(state, dict) or not set(state) >= STATE:
         raise InputError(f"{directory / CHECKPOINT} is no checkpoint of ours: it lacks {', '.join(sorted(STATE))}")
     return state, config
@@ -302,4 +306,4 @@ def peak_memory(device: torch.device) -> int:
 def _first_difference(theirs: TrainConfig, ours: TrainConfig) -> str:
     a, b = theirs.model_dump(), ours.model_dump()
     name = next(key for key in a if a[key] != b[key])
-    return f"its {name} is {json.dumps(a[name])}, where {json.dumps(b[name])} is asked for"
+    return f"{name} is {json.dumps(a[name])} in it, where {json.dumps(b[name])} is asked for"

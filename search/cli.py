@@ -74,7 +74,7 @@ def main() -> None:
         code = complain(str(error), 2)
     except typer.TyperException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "splitpoint")
-        code = complain(f"{error.format_message().rstrip('.')}; see {command} --help", error.exit_code)
+        code = complain(f"{usage(error)}; see {command} --help", error.exit_code)
     except OSError as error:
         # One that names a file is the user's to mend: a full disk, a folder that may not be written.
         if error.filename is None:
@@ -275,9 +275,10 @@ def train(
     checkpoint = out / "checkpoint"
     resume = checkpoint if checkpoint.is_dir() else None
     if resume is not None:
-        talk.print(
-            f"{resume} has {training.load_checkpoint(resume)[0]['epoch']} of {epochs} epochs; going on from there"
-        )
+        state, trained = training.load_checkpoint(resume)
+        if trained == config:
+            rest = "going on from there" if state["epoch"] < epochs else "nothing is left to do"
+            talk.print(f"{resume} has {state['epoch']} of {epochs} epochs; {rest}")
 
     def report(epoch: training.EpochReport) -> None:
         epoch.save(checkpoint)
@@ -557,11 +558,27 @@ def options_of(model: type[Model], **values: Any) -> Model:
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
-        message = first["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(first["input"], dict) else f", found {first['input']!r}"
-        raise InputError(f"--{name}: {message}{found}" if name else message) from error
+        place = error.errors()[0]["loc"]
+        # An option that is given more than once has the singular of its field's name.
+        name = str(place[0]).replace("_", "-").replace("accelerations", "acceleration") if place else None
+        raise InputError(said(error) if name is None else f"--{name}: {said(error)}") from error
+
+
+def usage(error: typer.TyperException) -> str:
+    """What is wrong with the arguments, with the value found."""
+    option = next(iter(getattr(getattr(error, "param", None), "opts", [])), None)
+    if isinstance(error.__cause__, ValidationError) and option is not None:
+        return f"{option}: {said(error.__cause__)}"
+    return error.format_message().rstrip(".")
+
+
+def said(error: ValidationError) -> str:
+    """Pydantic's first complaint; ours name the value found themselves, its own do not."""
+    first = error.errors()[0]
+    message = first["msg"]
+    if first["type"] == "value_error":
+        return message.removeprefix("Value error, ").rstrip(".")
+    return f"{message[0].lower()}{message[1:]}, found {first['input']!r}"
 
 
 if __name__ == "__main__":

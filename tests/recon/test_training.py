@@ -64,7 +64,7 @@ def test_a_training_interrupted_after_any_epoch_ends_with_the_same_weights(prepa
 def test_another_trainings_checkpoint_is_refused_by_the_field_that_differs(prepared, tmp_path):
     data = PreparedData(prepared)
     train(small(epochs=1), data, report=lambda report: report.save(tmp_path / "c"))
-    with pytest.raises(InputError, match=r"learning_rate is 0\.001, where 0\.01"):
+    with pytest.raises(InputError, match=r"learning_rate is 0\.001 in it, where 0\.01"):
         train(small(epochs=1, learning_rate=0.01), data, resume=tmp_path / "c")
 
 
