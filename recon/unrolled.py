@@ -1,7 +1,7 @@
 """The unrolled network: gradient steps on the data, each with a U-Net, shared between tasks as a layout says.
 
-With ``consistency='k-space'`` one block is that of fastMRI's end-to-end variational network (Sriram et al. 2020), which
-the public code of Liu et al. 2021 uses:
+With ``consistency='k-space'`` one block is that of fastMRI's end-to-end variational network (Sriram et al. 2020), as in
+the public code of Liu et al. 2021:
 
     k ← k − η M(k − k₀) − F s U(Σ s̄ F⁻¹k)
 
@@ -18,7 +18,8 @@ With ``consistency='image'`` a block is a gradient step on eq. 1 of the paper (H
 
     x ← x − η v − r,        v ← v − AᴴA (η v + r),        x₀ = Aᴴk₀, v₀ = Aᴴ(A x₀ − k₀),
 
-at the same cost. Its data term pulls the image towards the data from the first block on, as a SENSE reconstruction does.
+at the same cost. Its data term pulls the image towards the data from the first block on, as a SENSE reconstruction
+does.
 
 With ``zero_init`` the last convolution of every U-Net starts at zero and the image's mean is not added to its output,
 so r = 0 and the untrained network is plain gradient descent on the data. fastMRI's normalised U-Net adds the mean:

@@ -10,6 +10,7 @@ from recon.data.loading import Batch
 from recon.errors import InputError
 from recon.fourier import fft, ifft
 from recon.operators import to_hybrid
+from recon.unet import regularise
 from recon.unrolled import UnrolledNetwork
 from tests.recon.fastmri_weights import norm_unet_state
 
@@ -120,6 +121,37 @@ def test_the_untrained_network_with_zeroed_unets_gives_the_zero_filled_image(lay
     (ours - target).abs().sum().backward()
     reached = net.for_task("PDw").blocks
     assert all(block.decoders[0].last.weight.grad.abs().max() > 0 for block in reached)
+
+
+def gradient_blocks(net, task, kspace, maps, mask):
+    """Eq. 1 of the paper, a gradient step and a U-Net a block, with sigpy's operator as A (single slices)."""
+    linop = pytest.importorskip("sigpy.mri.linop", reason="sigpy is not installed")
+    images = []
+    for k, s, keep in zip(kspace, maps, mask, strict=True):
+        operator = linop.Sense(s.numpy(), weights=keep[0].expand(k.shape[1:]).numpy().astype(float))
+        x = torch.from_numpy(operator.H(k.numpy()))
+        for block in net.blocks:
+            encoder, decoder, eta = block.path(net.tasks.index(task))
+            r = regularise(encoder, decoder, x[None], block.restore_mean)[0]
+            gradient = torch.from_numpy(operator.H(operator(x.numpy()) - k.numpy()))
+            x = x - eta * gradient - r
+        images.append(x)
+    return torch.stack(images)
+
+
+@pytest.mark.parametrize("mask", ["columns", "points"])
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_consistency_on_the_image_is_a_gradient_step_with_sigpys_operator_and_a_unet(mask, zero_init):
+    config = NetworkConfig(layout="IYV2", channels=4, pools=2, zero_init=zero_init, consistency="image")
+    torch.manual_seed(0)
+    net = UnrolledNetwork(config, TASKS).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+        kspace, maps, keep, target = problem(mask=mask)
+        ours = net(batch_of(kspace, maps, keep, target, "PDw-FS"), "PDw-FS")
+        theirs = gradient_blocks(net, "PDw-FS", kspace, maps, keep)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("layout", ["I3", "Y3", "V3", "IYV", "VIY"])
