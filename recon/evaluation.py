@@ -101,6 +101,9 @@ def l1_wavelet(regularisation: float, iterations: int = 60) -> Method:
             piece.maps,
             regularisation,
             max_iter=iterations,
+            # 1 / ‖AᴴA‖: F is unitary, the mask a projection, and Σ|s|² is at most one. Left to itself, sigpy estimates
+            # the norm from NumPy's global random state, and gives another image every time.
+            alpha=1,
             show_pbar=False,
         )
         return np.asarray(app.run()) * piece.row.scale

@@ -2,37 +2,20 @@
 
 import dataclasses
 import shutil
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from recon.config import MaskConfig, MasksConfig, NetworkConfig, TrainConfig, WeightingConfig
+from recon.config import NetworkConfig, WeightingConfig
+from recon.data.loading import Loader
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
-from recon.training import TrainingError, complex_l1, load_network, train
-
-MASKS = MasksConfig(
-    train=MaskConfig(accelerations=(2.0, 3.0), centre_fractions=(0.12, 0.16)),
-    val=MaskConfig(accelerations=(3.0,), centre_fractions=(0.16,)),
-    test=MaskConfig(accelerations=(3.0,), centre_fractions=(0.16,)),
-)
-
-
-def small(**changes: Any) -> TrainConfig:
-    base = TrainConfig(
-        tasks=("PDw", "PDw-FS"),
-        network=NetworkConfig(layout="IYV", channels=4, pools=2),
-        masks=MASKS,
-        epochs=3,
-        batch_size=2,
-        learning_rate=1e-3,
-        schedule="one-cycle",
-        clip_norm=1.0,
-    )
-    return TrainConfig.model_validate({**base.model_dump(), **changes})
+from recon.evaluation import validate
+from recon.training import TrainingError, choose_device, complex_l1, load_checkpoint, load_network, train
+from recon.unrolled import UnrolledNetwork
+from tests.recon.networks import Bomb, small
 
 
 @pytest.mark.parametrize("kind", ["naive", "uncertainty", "dwa", "equal"])
@@ -83,34 +66,33 @@ def test_the_seed_decides_the_result(prepared):
 
 
 def test_training_lowers_the_loss_and_beats_the_untrained_network(prepared):
-    reports = []
-    train(small(epochs=6, learning_rate=2e-3), PreparedData(prepared), report=reports.append)
+    data, reports = PreparedData(prepared), []
+    network = NetworkConfig(layout="IYV", channels=4, pools=2)
+    config = small(epochs=5, learning_rate=3e-3, slices={}, network=network.model_dump())
+    train(config, data, report=reports.append)
+    untrained = validate(UnrolledNetwork(network, config.tasks), Loader(data, config).validation_batches())
     assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
-    assert reports[-1].metrics["ssim"] > reports[0].metrics["ssim"]
+    for task in config.tasks:
+        assert reports[-1].metrics[f"ssim/{task}"] > untrained[f"ssim/{task}"]
 
 
 def test_a_nan_in_the_data_ends_the_training_with_epoch_and_step(prepared, tmp_path):
     folder = tmp_path / "prepared"
     shutil.copytree(prepared, folder)
     data = PreparedData(folder)
-    rows = data.index[(data.index.split == "train") & (data.index.task == "PDw")]
-    with h5py.File(folder / rows.iloc[0].file, "r+") as file:
-        file["target"][...] = np.nan
+    for name in data.index[(data.index.split == "train") & (data.index.task == "PDw")]["file"].unique():
+        with h5py.File(folder / name, "r+") as file:
+            file["target"][...] = np.nan
     with pytest.raises(TrainingError, match=r"loss of PDw is nan in epoch 1, step \d+"):
         train(small(), PreparedData(folder))
 
 
 def test_transfer_starts_from_the_other_tasks_weights(prepared, tmp_path):
     data = PreparedData(prepared)
-    abundant = small(tasks=("PDw",), epochs=1, network=NetworkConfig(layout="I3", channels=4, pools=2).model_dump())
+    single = NetworkConfig(layout="I3", channels=2, pools=1).model_dump()
+    abundant = small(tasks=("PDw",), slices={}, epochs=1, network=single)
     source = train(abundant, data, report=lambda report: report.save(tmp_path / "source"))
-    scarce = small(
-        tasks=("PDw-FS",),
-        epochs=1,
-        learning_rate=1e-12,
-        schedule="constant",
-        network=NetworkConfig(layout="I3", channels=4, pools=2).model_dump(),
-    )
+    scarce = small(tasks=("PDw-FS",), slices={}, epochs=1, learning_rate=1e-12, schedule="constant", network=single)
     tuned = train(scarce, data, init=tmp_path / "source")
     for a, b in zip(source.parameters(), tuned.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
@@ -143,3 +125,59 @@ def test_an_epochs_report_names_every_metric(prepared):
         (reports[0].metrics["ssim/PDw"] + reports[0].metrics["ssim/PDw-FS"]) / 2
     )
     assert dataclasses.is_dataclass(reports[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("checkpoint.pt", None, r"holds no checkpoint: checkpoint\.pt is missing$"),
+        ("config.json", None, r"holds no checkpoint: config\.json is missing$"),
+        ("checkpoint.pt", b"words", r"checkpoint\.pt is damaged or no checkpoint of ours$"),
+        ("checkpoint.pt", b"", r"checkpoint\.pt is damaged or no checkpoint of ours$"),
+        ("config.json", b"{", r"config\.json is not JSON: "),
+        ("config.json", b'{"tasks": []}', r"not the configuration of a training: tasks: "),
+        (
+            "config.json",
+            small().model_dump_json().replace("IYV", "IY").encode(),
+            r"checkpoint\.pt does not fit its",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_a_sentence(prepared, tmp_path, once, name, content, sentence):
+    shutil.copytree(once, tmp_path / "c")
+    (tmp_path / "c" / name).unlink()
+    if content is not None:
+        (tmp_path / "c" / name).write_bytes(content)
+    with pytest.raises(InputError, match=sentence) as caught:
+        load_network(tmp_path / "c")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def once(prepared, tmp_path_factory):
+    """The checkpoint of a training of one epoch."""
+    folder = tmp_path_factory.mktemp("once") / "c"
+    train(small(epochs=1), PreparedData(prepared), report=lambda report: report.save(folder))
+    return folder
+
+
+def test_nothing_in_a_checkpoint_is_unpickled(once, tmp_path):
+    shutil.copytree(once, tmp_path / "c")
+    state, _ = load_checkpoint(once)
+    torch.save({**state, "epoch": Bomb(tmp_path / "exploded")}, tmp_path / "c" / "checkpoint.pt")
+    with pytest.raises(InputError, match="damaged or no checkpoint of ours"):
+        load_checkpoint(tmp_path / "c")
+    torch.save({"network": {}}, tmp_path / "c" / "checkpoint.pt")
+    with pytest.raises(InputError, match="is no checkpoint of ours: it lacks epoch, "):
+        load_checkpoint(tmp_path / "c")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_device_that_is_not_here_is_named():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("tpu", "cuda:", "cuda:x", "meta", ""):
+        with pytest.raises(InputError, match=f"device '{name}' is not known; give auto, cpu"):
+            choose_device(name)
+    with pytest.raises(InputError, match="device 'cuda:99' is not here; PyTorch sees"):
+        choose_device("cuda:99")
