@@ -175,7 +175,11 @@ def prepare(
             raise InputError(f"{other} and {source.path} are both named {volume.name}; a volume's file name is its own")
         opened[volume.name] = (source, volume)
     splits = _split(opened, options)
-    jobs = [Job(source.path, _task(source, volume, options), out, options) for source, volume in opened.values()]
+    # Absolute paths: a cluster's workers run in folders of their own.
+    jobs = [
+        Job(source.path.resolve(), _task(source, volume, options), out.resolve(), options)
+        for source, volume in opened.values()
+    ]
     for done, result in enumerate(map(prepare_volume, jobs), start=1):
         results.append(result)
         if progress is not None:
