@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from recon.layout import Layout
 
 WeightingKind = Literal["naive", "uncertainty", "dwa", "equal"]
+Consistency = Literal["k-space", "image", "accelerated"]
 MaskKind = Literal["equispaced-fraction", "equispaced", "random", "file"]
 
 
@@ -75,9 +76,10 @@ class NetworkConfig(Config):
     layout: str = "I12"
     channels: int = Field(default=18, ge=1)
     pools: int = Field(default=4, ge=1)
-    consistency: Literal["k-space", "image"] = "k-space"
-    """Data consistency of a block: on the coils' k-space (fastMRI's variational network, the paper's public code), or
-    a gradient step on the image, x - eta A^H (A x - k) - U(x) (the paper's eq. 1)."""
+    consistency: Consistency = "k-space"
+    """Data consistency of a block: on the coils' k-space (fastMRI's variational network, the paper's public code); a
+    gradient step on the image, x - eta A^H (A x - k) - U(x) (the paper's eq. 1); or that step accelerated by a learnt
+    momentum, which starts as Nesterov's."""
     zero_init: bool = True
     """Start the last convolution of every U-Net at zero and add no mean to its output, so that the untrained network is
     plain gradient descent. False is fastMRI's U-Net, which the paper's public code uses."""

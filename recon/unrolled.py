@@ -21,6 +21,11 @@ With ``consistency='image'`` a block is a gradient step on eq. 1 of the paper (H
 at the same cost. Its data term pulls the image towards the data from the first block on, as a SENSE reconstruction
 does.
 
+With ``consistency='accelerated'`` the step starts from y = x + β (x − x₋₁), where x₋₁ is the image one block before, with
+a learnt β a block that starts as Nesterov's k / (k + 3) (Beck and Teboulle 2009). The gradient at y is the same
+combination of the gradients at x and x₋₁, so the cost is again one AᴴA a block, while untrained blocks come as near
+to the data as many more plain steps.
+
 With ``zero_init`` the last convolution of every U-Net starts at zero and the image's mean is not added to its output,
 so r = 0 and the untrained network is plain gradient descent on the data. fastMRI's normalised U-Net adds the mean:
 zeroed, it would take the mean out of the image in one block and let the data put it back in the next. Without
@@ -32,7 +37,7 @@ Losses and training are left to ``recon.training``, operators to ``recon.operato
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +52,19 @@ if TYPE_CHECKING:
     from recon.data.loading import Batch
 
 
+class State(NamedTuple):
+    """What one block hands to the next; each is (batch, rows, columns), complex."""
+
+    x: Tensor
+    """The image."""
+    v: Tensor
+    """The gradient of the data term."""
+    dx: Tensor
+    """What the last block added to the image."""
+    dv: Tensor
+    """What it added to the gradient."""
+
+
 class Block(nn.Module):
     """One unrolled iteration: η and a U-Net, in one copy for all tasks or in a copy for each.
 
@@ -54,13 +72,15 @@ class Block(nn.Module):
         kind: ``I``: encoder, decoder and η shared; ``Y``: a decoder a task, the rest shared; ``V``: everything a task's
             own.
         tasks: how many tasks there are.
-        config: channels and poolings of the U-Net, and how it starts.
+        config: channels and poolings of the U-Net, how it starts, and the data consistency.
+        number: how many blocks stand before this one.
 
     Attributes:
         encoders, decoders, etas: one entry where shared, else one for each task. η starts at 1.
+        betas: the momenta of accelerated blocks, as many as etas; none in others.
     """
 
-    def __init__(self, kind: str, tasks: int, config: NetworkConfig) -> None:
+    def __init__(self, kind: str, tasks: int, config: NetworkConfig, number: int) -> None:
         super().__init__()
         encoders = tasks if kind == "V" else 1
         decoders = tasks if kind in "YV" else 1
@@ -69,6 +89,8 @@ class Block(nn.Module):
             Decoder(config.channels, config.pools, zero_init=config.zero_init) for _ in range(decoders)
         )
         self.etas = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(encoders))
+        momenta = encoders if config.consistency == "accelerated" else 0
+        self.betas = nn.ParameterList(nn.Parameter(torch.tensor(number / (number + 3))) for _ in range(momenta))
         self.restore_mean = not config.zero_init
         self.in_kspace = config.consistency == "k-space"
 
@@ -76,14 +98,22 @@ class Block(nn.Module):
         """The encoder, the decoder and the η that a task uses."""
         return _own(self.encoders, task), _own(self.decoders, task), _own(self.etas, task)
 
-    def forward(self, x: Tensor, v: Tensor, operator: Cartesian, task: int) -> tuple[Tensor, Tensor]:
-        """One step of the recursion above: x and v, each (batch, rows, columns), of the task with this number."""
+    def forward(self, state: State, operator: Cartesian, task: int) -> State:
+        """One step of the recursions above, for the task with this number."""
         encoder, decoder, eta = self.path(task)
-        r = regularise(encoder, decoder, x, self.restore_mean)
+        x, v, dx, dv = state
         if self.in_kspace:
-            return x - eta * v - operator.coverage * r, (1 - eta) * v - operator.normal(r)
-        step = eta * v + r
-        return x - step, v - operator.normal(step)
+            r = regularise(encoder, decoder, x, self.restore_mean)
+            return State(x - eta * v - operator.coverage * r, (1 - eta) * v - operator.normal(r), dx, dv)
+        if self.betas:
+            beta = _own(self.betas, task)
+            dx, dv = beta * dx, beta * dv
+            step = eta * (v + dv) + regularise(encoder, decoder, x + dx, self.restore_mean)
+            dx, dv = dx - step, dv - operator.normal(step)
+        else:
+            step = eta * v + regularise(encoder, decoder, x, self.restore_mean)
+            dx, dv = -step, -operator.normal(step)
+        return State(x + dx, v + dv, dx, dv)
 
 
 class UnrolledNetwork(nn.Module):
@@ -106,7 +136,9 @@ class UnrolledNetwork(nn.Module):
         self.config = config
         self.tasks = tuple(tasks)
         self.layout = Layout.parse(config.layout)
-        self.blocks = nn.ModuleList(Block(kind, len(self.tasks), config) for kind in self.layout.kinds)
+        self.blocks = nn.ModuleList(
+            Block(kind, len(self.tasks), config, number) for number, kind in enumerate(self.layout.kinds)
+        )
 
     def forward(self, batch: Batch, task: str) -> Tensor:
         """Reconstruct a batch: the SENSE-combined image, (batch, rows, columns), complex.
@@ -117,10 +149,12 @@ class UnrolledNetwork(nn.Module):
         # A mask of one row keeps whole columns: then the batch is in hybrid space.
         operator = (ColumnSense if batch.mask.shape[-2] == 1 else Sense)(batch.maps, batch.mask)
         x = operator.adjoint(batch.kspace)
-        v = torch.zeros_like(x) if self.config.consistency == "k-space" else operator.normal(x) - x
+        zero = torch.zeros_like(x)
+        v = zero if self.config.consistency == "k-space" else operator.normal(x) - x
+        state = State(x, v, zero, zero)
         for block in self.blocks:
-            x, v = block(x, v, operator, number)
-        return x
+            state = block(state, operator, number)
+        return state.x
 
     def for_task(self, task: str) -> UnrolledNetwork:
         """The path that one task uses, as a network of that task alone (layout all I: a single-task network).
@@ -135,6 +169,8 @@ class UnrolledNetwork(nn.Module):
             assert isinstance(view, Block)
             assert isinstance(block, Block)
             view.encoders[0], view.decoders[0], view.etas[0] = block.path(number)
+            if block.betas:
+                view.betas[0] = _own(block.betas, number)
         return network.train(self.training)
 
     def load_task(self, task: str, network: UnrolledNetwork) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from recon.config import Config, MasksConfig, NetworkConfig, TrainConfig, WeightingConfig, WeightingKind
+from recon.config import Config, Consistency, MasksConfig, NetworkConfig, TrainConfig, WeightingConfig, WeightingKind
 from recon.errors import InputError
 from recon.layout import Layout
 from spaces.layouts import Choice, Costs, Dimension, FreeLayouts, Integer, Layouts, Real, Value, costs
@@ -64,7 +64,7 @@ class Unroll(Config):
     blocks: int = Field(default=12, ge=1)
     channels: int = Field(default=NetworkConfig.model_fields["channels"].default, ge=1)
     pools: int = Field(default=NetworkConfig.model_fields["pools"].default, ge=1)
-    consistency: Literal["k-space", "image"] = NetworkConfig.model_fields["consistency"].default
+    consistency: Consistency = NetworkConfig.model_fields["consistency"].default
     zero_init: bool = NetworkConfig.model_fields["zero_init"].default
 
 

@@ -124,25 +124,29 @@ def test_the_untrained_network_with_zeroed_unets_gives_the_zero_filled_image(lay
 
 
 def gradient_blocks(net, task, kspace, maps, mask):
-    """Eq. 1 of the paper, a gradient step and a U-Net a block, with sigpy's operator as A (single slices)."""
+    """Eq. 1 of the paper, a gradient step (with momentum) and a U-Net a block; A is sigpy's, slice by slice."""
     linop = pytest.importorskip("sigpy.mri.linop", reason="sigpy is not installed")
     images = []
     for k, s, keep in zip(kspace, maps, mask, strict=True):
         operator = linop.Sense(s.numpy(), weights=keep[0].expand(k.shape[1:]).numpy().astype(float))
-        x = torch.from_numpy(operator.H(k.numpy()))
+        x = before = torch.from_numpy(operator.H(k.numpy()))
         for block in net.blocks:
-            encoder, decoder, eta = block.path(net.tasks.index(task))
-            r = regularise(encoder, decoder, x[None], block.restore_mean)[0]
-            gradient = torch.from_numpy(operator.H(operator(x.numpy()) - k.numpy()))
-            x = x - eta * gradient - r
+            number = net.tasks.index(task)
+            encoder, decoder, eta = block.path(number)
+            beta = block.betas[number if len(block.betas) > 1 else 0] if block.betas else 0
+            y, before = x + beta * (x - before), x
+            r = regularise(encoder, decoder, y[None], block.restore_mean)[0]
+            gradient = torch.from_numpy(operator.H(operator(y.numpy()) - k.numpy()))
+            x = y - eta * gradient - r
         images.append(x)
     return torch.stack(images)
 
 
 @pytest.mark.parametrize("mask", ["columns", "points"])
+@pytest.mark.parametrize("consistency", ["image", "accelerated"])
 @pytest.mark.parametrize("zero_init", [True, False])
-def test_consistency_on_the_image_is_a_gradient_step_with_sigpys_operator_and_a_unet(mask, zero_init):
-    config = NetworkConfig(layout="IYV2", channels=4, pools=2, zero_init=zero_init, consistency="image")
+def test_consistency_on_the_image_is_a_gradient_step_with_sigpys_operator_and_a_unet(mask, consistency, zero_init):
+    config = NetworkConfig(layout="IYV2", channels=4, pools=2, zero_init=zero_init, consistency=consistency)
     torch.manual_seed(0)
     net = UnrolledNetwork(config, TASKS).double()
     with torch.no_grad():
@@ -152,6 +156,18 @@ def test_consistency_on_the_image_is_a_gradient_step_with_sigpys_operator_and_a_
         ours = net(batch_of(kspace, maps, keep, target, "PDw-FS"), "PDw-FS")
         theirs = gradient_blocks(net, "PDw-FS", kspace, maps, keep)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("layout", ["I3", "Y3", "V3"])
+def test_momentum_belongs_to_whom_the_step_size_belongs_and_starts_as_nesterovs(layout):
+    net = UnrolledNetwork(NetworkConfig(layout=layout, channels=4, pools=2, consistency="accelerated"), TASKS)
+    for number, block in enumerate(net.blocks):
+        assert [beta.item() for beta in block.betas] == pytest.approx([number / (number + 3)] * len(block.etas))
+    alone = net.for_task("PDw-FS")
+    assert alone.blocks[2].betas[0] is net.blocks[2].betas[-1]
+    data = batch_of(*problem(dtype=torch.complex64), task="PDw-FS")
+    with torch.no_grad():
+        torch.testing.assert_close(alone(data, "PDw-FS"), net(data, "PDw-FS"), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("layout", ["I3", "Y3", "V3", "IYV", "VIY"])
