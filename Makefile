@@ -32,7 +32,7 @@ PREPARED := $(QUICK)/data/prepared
 SPLITPOINT := $(BIN)/splitpoint
 
 $(RAW)/complete: $(VENV)/installed
-	$(SPLITPOINT) simulate $(RAW) --train 4 --val 1 --test 2 --matrix 56 --slices 6 --coils 4 --snr 25
+	$(SPLITPOINT) simulate $(RAW) --train 6 --val 2 --test 2 --matrix 56 --slices 4 --coils 4 --snr 12
 	touch $@
 
 quickstart: $(RAW)/complete  ## simulated knees to a tested bundle, within 12 minutes on two cores
