@@ -16,7 +16,7 @@ from recon.layout import Layout
 from recon.metrics import DEFINITIONS
 from recon.training import CHECKPOINT, load_network
 from search.confirm import picked
-from search.leaderboard import DEFINITION, confirmed, render_markdown
+from search.leaderboard import DEFINITION, confirmed, markdown_table, render_markdown
 from search.study import OpenStudy, Record, State
 
 
@@ -68,7 +68,8 @@ def export(study: OpenStudy, trial: str | None = None, out: Path | None = None) 
     return Exported(folder, record, why)
 
 
-METRICS = ("ssim", "psnr", "nrmse")
+METRICS = {"ssim": ".4f", "psnr": ".2f", "nrmse": ".4f"}
+"""Metrics of the card, and how they are written."""
 
 
 def named(study: OpenStudy, trial: str) -> Record:
@@ -110,7 +111,7 @@ def card(study: OpenStudy, record: Record, why: str) -> str:
     mask = config.masks.test
     metrics = pd.DataFrame(
         [
-            {"task": task, **{name: round(record.metrics[f"{name}/{task}"], 4) for name in METRICS}}
+            {"task": task, **{name: f"{record.metrics[f'{name}/{task}']:{form}}" for name, form in METRICS.items()}}
             for task in config.tasks
         ]
     )
@@ -136,8 +137,8 @@ def card(study: OpenStudy, record: Record, why: str) -> str:
     ]
     if record.stage == "confirm":
         parts += [
-            "Over seeds, beside the baselines:\n",
-            f"{render_markdown(confirmed(study).round(4))}\n",
+            "Means over seeds ± standard errors, beside the baselines:\n",
+            f"{markdown_table(confirmed(study))}\n",
         ]
     parts += [
         "## Use\n",

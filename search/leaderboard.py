@@ -120,7 +120,7 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
         lines.append(line | {"trials": " ".join(group["trial"])})
     frame = pd.DataFrame(lines).astype({"scarce_slices": "Int64"})
     frame = _only(frame, choice, ("kind", "weighting", "scarce_slices"))
-    by = _sorted_by(choice, study.space.objective.metric, frame.columns.drop("tasks"))
+    by = _sorted_by(choice, study.space.objective.metric, ["rank", *frame.columns.drop("tasks")])
     whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["seeds"] == frame["seeds"].max())
     frame = frame.assign(whole=whole).sort_values(["whole", by], ascending=False, kind="stable")
     frame.insert(0, "rank", places(frame["whole"]))
@@ -210,7 +210,7 @@ def _only(frame: pd.DataFrame, choice: Choice, names: tuple[str, ...]) -> pd.Dat
     return frame
 
 
-def _sorted_by(choice: Choice, objective: str, there: pd.Index) -> str:
+def _sorted_by(choice: Choice, objective: str, there: list[str]) -> str:
     by = objective if choice.sort in (None, "rank") else str(choice.sort)
     if by not in there:
         raise InputError(f"--sort {by!r} is no column; the columns are {', '.join(there)}")
@@ -221,7 +221,7 @@ def _chosen(frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objecti
     frame = _only(frame, choice, ("kind", "stage", "weighting", "scarce_slices"))
     if not choice.everything:
         frame = frame[frame["state"] == State.COMPLETE]
-    by = _sorted_by(choice, objective, frame.columns)
+    by = _sorted_by(choice, objective, list(frame.columns))
     whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["state"] == State.COMPLETE)
     # Finished networks of all tasks first, by merit; then those of one task; then what did not finish.
     order = pd.DataFrame({"whole": ~whole, "unfinished": frame["state"] != State.COMPLETE, "by": frame[by]})
@@ -270,6 +270,11 @@ def plain_table(frame: pd.DataFrame) -> str:
     return _plain(list(frame.columns), [[_text(value) for value in row] for row in frame.itertuples(index=False)])
 
 
+def markdown_table(frame: pd.DataFrame) -> str:
+    """A leaderboard's columns that people compare, in Markdown, without a caption."""
+    return _markdown(*cells(frame))
+
+
 def render_markdown(frame: pd.DataFrame) -> str:
     """Any small table in Markdown."""
     return _markdown(list(frame.columns), [[_text(value) for value in row] for row in frame.itertuples(index=False)])
@@ -308,7 +313,7 @@ NUMBERS = {"rank", "N", "seed", "seeds", "epochs", "ssim", "gain", "parameters",
 def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the columns that people compare, as text; a mean stands with its standard error."""
     metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
-    names = [name for name in (*SHOWN, *metrics, "parameters", "seconds") if name in frame.columns]
+    names = [name for name in (*SHOWN, *metrics, "parameters", "seconds", "trials") if name in frame.columns]
 
     def text(name: str, row: Mapping[Hashable, Any]) -> str:
         value = row[name]
