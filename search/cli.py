@@ -407,9 +407,11 @@ def leaderboard(
         return found
 
     if watch is not None:
-        watched(lambda: board.rich_table(frame(), opened.name), watch)
+        console = Console()
+        watched(lambda: board.rich_table(frame(), opened.name, console.width), watch, console)
     elif form is board.Format.table and out is None and sys.stdout.isatty():
-        Console().print(board.rich_table(frame(), opened.name))
+        console = Console()
+        console.print(board.rich_table(frame(), opened.name, console.width))
     else:
         board.write(frame(), form, out)
 
@@ -518,12 +520,12 @@ def bar(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def watched(draw: Callable[[], Any], seconds: float) -> None:
+def watched(draw: Callable[[], Any], seconds: float, console: Console) -> None:
     """Draw again every so many seconds until Ctrl-C."""
     from rich.live import Live
 
     with (
-        Live(draw(), console=Console(), screen=False, auto_refresh=False) as live,
+        Live(draw(), console=console, screen=False, auto_refresh=False) as live,
         contextlib.suppress(KeyboardInterrupt),
     ):
         while True:

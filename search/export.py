@@ -89,9 +89,10 @@ def best(study: OpenStudy) -> tuple[Record, str]:
     pick = picked(study)
     chosen, metric = pick.chosen, study.space.objective.metric
     spread = "" if chosen.deviation is None else f" (standard deviation {chosen.deviation:.4f})"
+    seeds = ", ".join(str(record.seed) for record in chosen.records)
     why = (
         f"{chosen.point.layout} with {chosen.point.weighting} weighting is the best of {len(pick.ranking)} confirmed "
-        f"configurations: mean validation {metric} {chosen.mean:.4f}{spread} over {len(chosen.values)} seeds; "
+        f"configurations: mean validation {metric} {chosen.mean:.4f}{spread} over the seeds {seeds}; "
         f"these are the weights of seed {pick.record.seed}. "
     )
     other = pick.unconfirmed
@@ -121,8 +122,8 @@ def card(study: OpenStudy, record: Record, why: str) -> str:
         f"{why}\n",
         "## What it is\n",
         f"An unrolled network of {len(Layout.parse(config.network.layout))} blocks (I shared, Y shared encoder with a "
-        f"decoder a task, V private to a task), U-Nets of {config.network.channels} channels and "
-        f"{config.network.pools} poolings, "
+        f"decoder a task, V private to a task), U-Nets with {config.network.channels} channels first "
+        f"and {config.network.pools} times pooled, "
         f"data consistency on the {config.network.consistency}; {record.parameters} parameters. "
         "`tasks/` holds one network a task with only the path that it uses.\n",
         "## How it was trained\n",
@@ -138,7 +139,7 @@ def card(study: OpenStudy, record: Record, why: str) -> str:
     if record.stage == "confirm":
         parts += [
             "Means over seeds ± standard errors, beside the baselines:\n",
-            f"{markdown_table(confirmed(study))}\n",
+            markdown_table(confirmed(study)),
         ]
     parts += [
         "## Use\n",

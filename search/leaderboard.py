@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -271,7 +273,7 @@ def plain_table(frame: pd.DataFrame) -> str:
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
-    """A leaderboard's columns that people compare, in Markdown, without a caption."""
+    """The columns of a leaderboard that people compare, in Markdown, without the caption."""
     return _markdown(*cells(frame))
 
 
@@ -329,18 +331,53 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return titles, [[text(name, row) for name in names] for row in frame.to_dict(orient="records")]
 
 
-def rich_table(frame: pd.DataFrame, title: str) -> Table:
-    """The table for a terminal; the best of each metric is bold, losses against STL are red."""
+SPARED = ("seconds", "parameters", "trials", "epochs", "gain/", "seed", "seeds", "state", "N", "ssim/", "kind")
+"""What a narrow terminal does without, first to last; a name with a slash means every task's."""
+
+
+def rich_table(frame: pd.DataFrame, title: str, width: int | None = None) -> Table:
+    """The table for a terminal of so many columns; the best of each metric is bold, losses against STL are red.
+
+    Columns that do not fit are left out as a whole, and the caption names them: a number that is cut off is none.
+    """
     names, rows = cells(frame)
-    table = Table(
-        title=Text(title), box=box.SIMPLE_HEAD, title_justify="left", caption=Text(caption()), caption_justify="left"
-    )
-    for name in names:
-        table.add_column(Text(name), justify="right" if name.split("/")[0] in NUMBERS else "left", no_wrap=True)
     best = {name: max((row[i] for row in rows if row[i] != "–"), default=None) for i, name in enumerate(names)}
-    for row in rows:
-        table.add_row(*(Text(cell, _style(name, cell, best)) for name, cell in zip(names, row, strict=True)))
-    return table
+    given_up: list[str] = []
+    while True:
+        table = Table(
+            title=Text(title),
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            caption=Text("\n".join(_notes(given_up))),
+            caption_justify="left",
+        )
+        kept = [name for name in names if name not in given_up]
+        for name in kept:
+            table.add_column(Text(name), justify="right" if name.split("/")[0] in NUMBERS else "left", no_wrap=True)
+        for row in rows:
+            line = dict(zip(names, row, strict=True))
+            table.add_row(*(Text(line[name], _style(name, line[name], best)) for name in kept))
+        spare = next((group for one in SPARED if (group := [name for name in kept if _spares(one, name)])), None)
+        if width is None or spare is None or _natural_width(table) <= width:
+            return table
+        given_up += spare
+
+
+def _spares(one: str, name: str) -> bool:
+    return name.startswith(one) if one.endswith("/") else name == one
+
+
+def _natural_width(table: Table) -> int:
+    endless = Console(width=10_000)
+    return Measurement.get(endless, endless.options, table).maximum
+
+
+def _notes(given_up: list[str]) -> list[str]:
+    return (
+        [f"for want of room without {', '.join(given_up)}; --format csv has all", caption()]
+        if given_up
+        else [caption()]
+    )
 
 
 def _style(name: str, cell: str, best: Mapping[str, str | None]) -> str:

@@ -61,7 +61,7 @@ def test_the_card_names_data_definition_seeds_and_why_it_was_chosen(study, expor
     assert f"trial {record.name} (mtl, confirm), seed {record.seed}" in card
     assert exported.why in card
     assert f"mean validation gain {pick.chosen.mean:.4f}" in card
-    assert f"(standard deviation {pick.chosen.deviation:.4f}) over 2 seeds" in card
+    assert f"(standard deviation {pick.chosen.deviation:.4f}) over the seeds 1, 2;" in card
     assert f"these are the weights of seed {record.seed}" in card
     for one in pick.chosen.records:
         assert one.name in card, "each seed's trial stands in the table"

@@ -223,6 +223,21 @@ def test_a_table_for_a_terminal_shows_every_row_and_marks_losses(study):
     assert re.search(rf"\x1b\[1m\s*{best}", text)
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+def test_a_narrow_terminal_gets_fewer_columns_but_whole_ones(study, width):
+    board = leaderboard(study)
+    out = io.StringIO()
+    Console(file=out, width=width).print(rich_table(board, "one", width))
+    lines = out.getvalue().splitlines()
+    rule = next(number for number, line in enumerate(lines) if "───" in line)
+    head = lines[rule - 1].split()
+    assert {"rank", "trial", "layout", "weighting", "ssim", "gain"} <= set(head)
+    assert "…" not in "".join(lines[: rule + len(board) + 1])
+    first = dict(zip(head, lines[rule + 1].split(), strict=True))
+    assert (first["trial"], first["gain"]) == (board.iloc[0]["trial"], f"{board.iloc[0]['gain']:+.4f}")
+    assert ("for want of room without" in out.getvalue()) == (width < 200)
+
+
 def test_the_plain_table_is_aligned(everything):
     head, *rest = render(everything, Format.table).split("\n\n")[0].splitlines()
     start = head.index("kind")
