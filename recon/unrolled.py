@@ -21,8 +21,8 @@ With ``consistency='image'`` a block is a gradient step on eq. 1 of the paper (H
 at the same cost. Its data term pulls the image towards the data from the first block on, as a SENSE reconstruction
 does.
 
-With ``consistency='accelerated'`` the step starts from y = x + β (x − x₋₁), where x₋₁ is the image one block before, with
-a learnt β a block that starts as Nesterov's k / (k + 3) (Beck and Teboulle 2009). The gradient at y is the same
+With ``consistency='accelerated'`` the step starts from y = x + β (x − x₋₁), where x₋₁ is the image one block before,
+with a learnt β a block that starts as Nesterov's k / (k + 3) (Beck and Teboulle 2009). The gradient at y is the same
 combination of the gradients at x and x₋₁, so the cost is again one AᴴA a block, while untrained blocks come as near
 to the data as many more plain steps.
 
