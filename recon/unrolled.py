@@ -16,10 +16,11 @@ acquired samples.
 
 With ``consistency='image'`` a block is a gradient step on eq. 1 of the paper (Hammernik et al. 2018):
 
-    x ← x − η v − r,        v ← v − AᴴA (η v + r),        x₀ = Aᴴk₀, v₀ = Aᴴ(A x₀ − k₀),
+    x ← x − η v − Σ|s|² r,        v ← v − AᴴA (η v + Σ|s|² r),        x₀ = Aᴴk₀, v₀ = Aᴴ(A x₀ − k₀),
 
-at the same cost. Its data term pulls the image towards the data from the first block on, as a SENSE reconstruction
-does.
+at the same cost. The factor Σ|s|², which the recursion above has by itself, keeps the image where the maps are: what a
+U-Net paints where no coil is sensitive, the data could never take back. The data term pulls the image towards the data
+from the first block on, as a SENSE reconstruction does.
 
 With ``consistency='accelerated'`` the step starts from y = x + β (x − x₋₁), where x₋₁ is the image one block before,
 with a learnt β a block that starts as Nesterov's k / (k + 3) (Beck and Teboulle 2009). The gradient at y is the same
@@ -108,10 +109,10 @@ class Block(nn.Module):
         if self.betas:
             beta = _own(self.betas, task)
             dx, dv = beta * dx, beta * dv
-            step = eta * (v + dv) + regularise(encoder, decoder, x + dx, self.restore_mean)
+            step = eta * (v + dv) + operator.coverage * regularise(encoder, decoder, x + dx, self.restore_mean)
             dx, dv = dx - step, dv - operator.normal(step)
         else:
-            step = eta * v + regularise(encoder, decoder, x, self.restore_mean)
+            step = eta * v + operator.coverage * regularise(encoder, decoder, x, self.restore_mean)
             dx, dv = -step, -operator.normal(step)
         return State(x + dx, v + dv, dx, dv)
 

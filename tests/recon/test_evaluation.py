@@ -24,6 +24,7 @@ from recon.evaluation import (
     zero_filled,
 )
 from recon.masks import Mask, fixed
+from recon.operators import centre_crop
 from tests.recon.networks import MASKS, random_network, small
 
 TASKS = ("PDw", "PDw-FS")
@@ -140,6 +141,19 @@ def test_reconstruct_gives_magnitudes_of_the_centre_crop(data):
     expected = np.abs(piece.target[top : top + 10, left : left + 12])
     np.testing.assert_allclose(reference, expected, rtol=1e-6)
     np.testing.assert_allclose(image, 2 * expected, rtol=1e-6)
+
+
+def test_every_method_is_measured_where_the_maps_are(data):
+    piece = a_slice(data)
+    inside = (np.abs(piece.maps) ** 2).sum(0) > 0
+    image, reference = reconstruct(piece, lambda piece, mask: piece.target + 1, MASKS.val)
+    outside = centre_crop(~inside, image.shape)
+    assert outside.any()
+    assert not outside.all()
+    assert np.all(image[outside] == 0)
+    assert np.all(reference[outside] == 0)
+    expected = np.abs(centre_crop(piece.target + 1, image.shape))
+    np.testing.assert_allclose(image[~outside], expected[~outside], rtol=1e-6)
 
 
 def test_validation_means_are_means_over_slices_whatever_the_batches(data):

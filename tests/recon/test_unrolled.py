@@ -137,7 +137,7 @@ def gradient_blocks(net, task, kspace, maps, mask):
             y, before = x + beta * (x - before), x
             r = regularise(encoder, decoder, y[None], block.restore_mean)[0]
             gradient = torch.from_numpy(operator.H(operator(y.numpy()) - k.numpy()))
-            x = y - eta * gradient - r
+            x = y - eta * gradient - s.abs().square().sum(0) * r
         images.append(x)
     return torch.stack(images)
 
@@ -156,6 +156,22 @@ def test_consistency_on_the_image_is_a_gradient_step_with_sigpys_operator_and_a_
         ours = net(batch_of(kspace, maps, keep, target, "PDw-FS"), "PDw-FS")
         theirs = gradient_blocks(net, "PDw-FS", kspace, maps, keep)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("consistency", ["k-space", "image", "accelerated"])
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_the_image_is_zero_where_the_maps_are(consistency, zero_init):
+    config = NetworkConfig(layout="IYV", channels=4, pools=2, zero_init=zero_init, consistency=consistency)
+    torch.manual_seed(0)
+    net = UnrolledNetwork(config, TASKS)
+    kspace, maps, keep, target = problem(dtype=torch.complex64)
+    maps[..., :5, :] = 0
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+        image = net(batch_of(kspace, maps, keep, target, "PDw-FS"), "PDw-FS")
+    assert image[:, :5].abs().max() == 0
+    assert image[:, 5:].abs().min() > 0
 
 
 @pytest.mark.parametrize("layout", ["I3", "Y3", "V3"])
