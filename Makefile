@@ -32,7 +32,7 @@ PREPARED := $(QUICK)/data/prepared
 SPLITPOINT := $(BIN)/splitpoint
 
 $(RAW)/complete: $(VENV)/installed
-	$(SPLITPOINT) simulate $(RAW) --train 12 --val 4 --test 4 --matrix 56 --slices 2 --coils 4 --snr 12
+	$(SPLITPOINT) simulate $(RAW) --train 14 --val 4 --test 4 --matrix 56 --slices 2 --coils 4 --snr 12
 	touch $@
 
 quickstart: $(RAW)/complete  ## simulated knees to a tested bundle; meant for 12 minutes on two idle cores
