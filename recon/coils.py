@@ -1,4 +1,4 @@
-"""Receive coils: sensitivity maps by ESPIRiT, SENSE combination, and coil compression.
+"""Receive coils: sensitivity maps by ESPIRiT, SENSE combination, prewhitening, and coil compression.
 
 ESPIRiT is Uecker et al. 2014 (Magn Reson Med 71:990-1001), the same equations as ``sigpy.mri.app.EspiritCalib``,
 arranged so that a slice takes a fraction of its time (see ``espirit``). sigpy and BART are the oracles of its tests.
@@ -6,11 +6,17 @@ arranged so that a slice takes a fraction of its time (see ``espirit``). sigpy a
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import InputError
-from recon.fourier import ifft
+from recon.fourier import fft, ifft
 
 Complex = NDArray[np.complex64]
 
@@ -83,6 +89,52 @@ def espirit(
     return fix_phase(maps, centre)
 
 
+def espirit_bart(
+    kspace: Complex,
+    calibration_width: int = 24,
+    mask: NDArray[np.bool_] | None = None,
+    *,
+    rows: int | None = None,
+    crop: float = EIGENVALUE_CROP,
+) -> Complex:
+    """The same maps by BART's ``ecalib`` (Uecker et al. 2014), with our phase.
+
+    Arguments and result as for ``espirit``; BART takes the fully sampled centre, as far as the mask keeps it.
+
+    Raises:
+        InputError: where there is no BART, or it refuses.
+    """
+    program = bart()
+    coils, height, columns = kspace.shape
+    rows = height if rows is None else rows
+    kept = kspace if mask is None else kspace * np.asarray(mask, bool)
+    with tempfile.TemporaryDirectory() as folder:
+        # BART's files are column-major: readout, phase encoding, (second phase encoding), coils.
+        (Path(folder) / "kspace.hdr").write_text(f"# Dimensions\n{height} {columns} 1 {coils}\n")
+        np.ascontiguousarray(kept.swapaxes(1, 2), np.complex64).tofile(Path(folder) / "kspace.cfl")
+        command = [program, "ecalib", "-m1", f"-r{calibration_width}", f"-c{crop:g}", "kspace", "maps"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise InputError(f"BART's ecalib refused: {' '.join((done.stderr or done.stdout).split())[-200:]}")
+        flat = np.fromfile(Path(folder) / "maps.cfl", np.complex64)
+    maps = flat.reshape(coils, columns, height).swapaxes(1, 2)
+    top = height // 2 - rows // 2
+    return fix_phase(maps[:, top : top + rows], calibration_region(kspace, calibration_width, mask))
+
+
+def bart() -> str:
+    """Where BART is: on the path, or in its own ``TOOLBOX_PATH``.
+
+    Raises:
+        InputError: where it is not.
+    """
+    home = os.environ.get("BART_TOOLBOX_PATH") or os.environ.get("TOOLBOX_PATH")
+    found = shutil.which("bart") or (home and shutil.which("bart", path=home))
+    if not found:
+        raise InputError("BART is not here: neither is bart on the PATH, nor does TOOLBOX_PATH name its folder")
+    return found
+
+
 def calibration_region(kspace: Complex, width: int, mask: NDArray[np.bool_] | None = None) -> Complex:
     """The square centre of k-space, or of it the contiguous lines about the centre that ``mask`` keeps.
 
@@ -95,6 +147,14 @@ def calibration_region(kspace: Complex, width: int, mask: NDArray[np.bool_] | No
         (coils, min(width, rows), lines).
     """
     _, rows, columns = kspace.shape
+    left, right = calibration_columns(columns, width, mask)
+    height = min(width, rows)
+    top = rows // 2 - height // 2
+    return kspace[:, top : top + height, left:right]
+
+
+def calibration_columns(columns: int, width: int, mask: NDArray[np.bool_] | None = None) -> tuple[int, int]:
+    """The first of up to ``width`` contiguous columns about the centre that ``mask`` keeps, and the one behind them."""
     kept = np.ones(columns, bool) if mask is None else np.asarray(mask, bool)
     centre = columns // 2
     left, right = centre, centre
@@ -102,9 +162,7 @@ def calibration_region(kspace: Complex, width: int, mask: NDArray[np.bool_] | No
         left -= 1
     while right < min(columns, centre - width // 2 + width) and kept[right]:
         right += 1
-    height = min(width, rows)
-    top = rows // 2 - height // 2
-    return kspace[:, top : top + height, left:right]
+    return left, right
 
 
 def fix_phase(maps: Complex, centre: Complex) -> Complex:
@@ -166,6 +224,49 @@ def coil_covariance(samples: Complex) -> NDArray[np.complex128]:
     return np.asarray(flat @ flat.conj().T)
 
 
+def edge_samples(kspace: Complex, pad_left: int = 0, pad_right: int = 0) -> Complex:
+    """The samples at the corners of k-space, where noise is nearly all there is: (coils, samples).
+
+    The outer quarter of the rows and, of the acquired columns, those in the outer quarter of their largest distance
+    from the centre.
+
+    Args:
+        kspace: (coils, rows, columns), centred.
+        pad_left, pad_right: columns at the edges that were never acquired.
+    """
+    coils, rows, columns = kspace.shape
+    row = np.abs(np.arange(rows) - rows // 2)
+    column = np.abs(np.arange(columns) - columns // 2)
+    acquired = slice(pad_left, columns - pad_right)
+    corner = np.ix_(row > 0.75 * row.max(), column[acquired] > 0.75 * column[acquired].max())
+    return kspace[:, :, acquired][(slice(None), *corner)].reshape(coils, -1)
+
+
+def whitening_matrix(covariance: NDArray[np.complex128]) -> Complex:
+    """The matrix after which the coils' noise is uncorrelated and of variance one: L⁻¹ of the covariance L Lᴴ.
+
+    Pruessmann et al. 2001 (Magn Reson Med 46:638-651), section "noise decorrelation".
+
+    Args:
+        covariance: of a complex noise sample, (coils, coils), as E[n nᴴ].
+
+    Returns:
+        (coils, coils), lower triangular.
+
+    Raises:
+        InputError: where the covariance is not positive definite, as with a coil that is never heard or a noise scan of
+            fewer samples than coils.
+    """
+    size = np.real(np.trace(covariance)) / len(covariance)
+    weakest = np.linalg.eigvalsh(covariance)[0] if np.isfinite(covariance).all() else -1
+    if not weakest > 1e-9 * size:
+        raise InputError(
+            "the coils' noise cannot be whitened: its covariance is not positive definite (a coil without noise, or "
+            "fewer samples than coils)"
+        )
+    return np.linalg.inv(np.linalg.cholesky(covariance)).astype(np.complex64)
+
+
 def compression_matrix(covariance: NDArray[np.complex128], coils: int) -> Complex:
     """The matrix to the ``coils`` virtual coils that hold most of the samples' energy, by SVD.
 
@@ -173,21 +274,63 @@ def compression_matrix(covariance: NDArray[np.complex128], coils: int) -> Comple
     their covariance.
 
     Args:
-        covariance: (coils, coils), of ``coil_covariance``.
+        covariance: (…, coils, coils), of ``coil_covariance``.
         coils: how many virtual coils, at most as many as there are.
 
     Returns:
-        (virtual coils, coils) with orthonormal rows; each row's largest entry is real and positive.
+        (…, virtual coils, coils) with orthonormal rows; each row's largest entry is real and positive.
     """
     _, vectors = np.linalg.eigh(covariance)
-    matrix = vectors[:, ::-1][:, :coils].conj().T
-    largest = np.take_along_axis(matrix, np.abs(matrix).argmax(axis=1, keepdims=True), axis=1)
-    return (matrix * (largest.conj() / np.abs(largest))).astype(np.complex64)
+    matrix = vectors[..., ::-1][..., :coils].conj().swapaxes(-2, -1)
+    largest = np.take_along_axis(matrix, np.abs(matrix).argmax(axis=-1, keepdims=True), axis=-1)
+    return np.asarray(matrix * (largest.conj() / np.abs(largest)), np.complex64)
+
+
+def readout_covariance(samples: Complex) -> NDArray[np.complex128]:
+    """Σ k kᴴ at each position along the readout, of k-space (coils, rows, lines): (rows, coils, coils)."""
+    hybrid = ifft(samples, (-2,)).transpose(1, 0, 2).astype(np.complex128)
+    return np.asarray(hybrid @ hybrid.conj().swapaxes(1, 2))
+
+
+def geometric_compression(covariances: NDArray[np.complex128], coils: int) -> Complex:
+    """A compression matrix for each position along the readout, each turned to follow its neighbour.
+
+    Geometric-decomposition coil compression, Zhang et al. 2013 (Magn Reson Med 69:571-582): the coils that matter
+    change along the readout, so that fewer virtual ones are enough than with one matrix for all; the alignment, by the
+    rotation P = V Uᴴ of A_n A_{n−1}ᴴ = U S Vᴴ, keeps their sensitivities smooth. It runs outwards from the position
+    with the most energy.
+
+    Args:
+        covariances: (rows, coils, coils), of ``readout_covariance``.
+        coils: how many virtual coils.
+
+    Returns:
+        (rows, virtual coils, coils), orthonormal rows at each position.
+    """
+    matrices = compression_matrix(covariances, coils).astype(np.complex128)
+    begin = int(np.einsum("rcc->r", covariances).real.argmax())
+    for places in (range(begin + 1, len(matrices)), range(begin - 1, -1, -1)):
+        before = matrices[begin]
+        for place in places:
+            left, _, right = np.linalg.svd(matrices[place] @ before.conj().T)
+            before = matrices[place] = (left @ right).conj().T @ matrices[place]
+    return matrices.astype(np.complex64)
 
 
 def compress(kspace: Complex, matrix: Complex) -> Complex:
-    """Multiply the coils of ``kspace`` (coils, rows, columns) by ``matrix`` (virtual coils, coils)."""
-    return np.tensordot(matrix, kspace, 1).astype(np.complex64)
+    """Multiply the coils of k-space by a matrix, or by one for each position along the readout.
+
+    Args:
+        kspace: (coils, rows, columns), centred.
+        matrix: (virtual coils, coils) or (rows, virtual coils, coils).
+
+    Returns:
+        (virtual coils, rows, columns).
+    """
+    if matrix.ndim == 2:
+        return np.tensordot(matrix, kspace, 1).astype(np.complex64)
+    hybrid = np.einsum("rvc,crk->vrk", matrix, ifft(kspace, (-2,)), optimize=True)
+    return np.asarray(fft(hybrid, (-2,)), np.complex64)
 
 
 def _kernels(centre: Complex, threshold: float, width: int) -> Complex:

@@ -1,47 +1,42 @@
-"""Raw k-space → prepared data set: the steps for one volume, and the run over many.
+"""Raw volumes → a prepared data set: the run over many.
 
-A volume: padding zeroed, coils compressed where asked, ESPIRiT maps, readout oversampling off, SENSE-combined target.
-The maps come before the oversampling goes, because an object that is cut off at the edge of the field of view wraps
-round for ESPIRiT, and no single set of maps explains the outer rows then.
-The run: find the files, split by patient, prepare each volume by ``map`` (side by side where the caller's map is),
-then index them with nested subsets. The format itself is ``recon.data.prepared``.
+Find the files, read their headers, prepare each volume by ``map`` (side by side where the caller's map is), find
+volumes listed twice, split by patient, and index the slices with nested subsets. The steps of one volume are
+``recon.data.volume``, what is wrong with one ``recon.data.checks``, the split ``recon.data.splits``, the format itself
+``recon.data.prepared``.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import fnmatch
 import hashlib
 import importlib.metadata
 import json
-import re
 import time
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recon import coils
-from recon.data import readers
+from recon.data import checks, readers, volume
+from recon.data.checks import Finding
 from recon.data.prepared import (
     DATASET_FILE,
     FORMAT_VERSION,
-    INDEX_DTYPES,
     INDEX_FILE,
-    SPLITS,
+    PROBLEMS_FILE,
     VOLUMES_FOLDER,
     Description,
-    Piece,
     PrepareOptions,
-    Split,
     VolumeRecord,
-    centre,
     content_hash,
     empty_index,
     read_record,
@@ -50,18 +45,16 @@ from recon.data.prepared import (
     write_volume,
 )
 from recon.data.readers import RawVolume
+from recon.data.splits import Member, build_index, folder_split, join_patients, split
 from recon.errors import InputError
 from recon.files import replace_file
-from recon.fourier import fft, ifft
-from recon.masks import fixed
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when the same raw data and options begin to give other numbers: what was prepared before is prepared again."""
-
-FOLDER_SPLIT = re.compile(r"(?:(?:multicoil|singlecoil)_)?(train|val|test)", re.IGNORECASE)
 
 Complex = NDArray[np.complex64]
 Map = Callable[[Callable[["Job"], "VolumeResult"], Iterable["Job"]], Iterable["VolumeResult"]]
+Status = Literal["prepared", "kept", "duplicate", "failed"]
 
 
 class Source(NamedTuple):
@@ -77,8 +70,11 @@ class Job:
 
     raw: Path
     task: str
+    patient: str
     out: Path
     options: PrepareOptions
+    known: Mapping[str, Path]
+    """Calibration → a volume file that holds its maps."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +82,13 @@ class VolumeResult:
     """What became of one raw file."""
 
     raw: Path
-    status: Literal["prepared", "kept", "failed"]
-    """``kept``: it was there already, from the same samples and options."""
+    status: Status
+    """``kept``: it was there already, from the same samples and options. ``duplicate``: another file holds the same
+    samples, and that one is taken."""
     record: VolumeRecord | None = None
     reason: str = ""
     """Why it failed, in a sentence that names the file."""
+    findings: tuple[Finding, ...] = ()
     detail: str = ""
     """The traceback, where it failed otherwise than by its content."""
     seconds: float = 0.0
@@ -98,34 +96,47 @@ class VolumeResult:
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What a preparation did."""
+    """What a preparation did.
+
+    Attributes:
+        hash: content hash of the data set; None where no volume could be prepared, and none was written.
+        problems: what was found wrong: ``file, slice, severity, what``, errors first (``recon.data.checks.table``).
+    """
 
     out: Path
     hash: str | None
-    """Content hash of the data set; None where no volume could be prepared, and none was written."""
     results: tuple[VolumeResult, ...]
     seconds: float
+    problems: pd.DataFrame = field(repr=False)
     index: pd.DataFrame = field(repr=False, default_factory=empty_index)
 
     @property
     def prepared(self) -> tuple[str, ...]:
         """Volumes made in this run."""
-        return tuple(one.record.volume for one in self.results if one.status == "prepared" and one.record)
+        return self._volumes("prepared")
 
     @property
     def kept(self) -> tuple[str, ...]:
         """Volumes that were there already."""
-        return tuple(one.record.volume for one in self.results if one.status == "kept" and one.record)
+        return self._volumes("kept")
+
+    @property
+    def duplicates(self) -> dict[str, str]:
+        """Raw file → the sentence that says whose samples it holds again."""
+        return {str(one.raw): one.reason for one in self.results if one.status == "duplicate"}
 
     @property
     def failed(self) -> dict[str, str]:
-        """Raw file → reason, for each that is not in the data set."""
+        """Raw file → reason, for each that is broken and not in the data set."""
         return {str(one.raw): one.reason for one in self.results if one.status == "failed"}
 
     @property
     def ok(self) -> bool:
-        """Whether every raw file is in the data set."""
+        """Whether no file was broken."""
         return not self.failed
+
+    def _volumes(self, status: Status) -> tuple[str, ...]:
+        return tuple(one.record.volume for one in self.results if one.status == status and one.record)
 
 
 def prepare(
@@ -133,23 +144,28 @@ def prepare(
     out: str | Path,
     options: PrepareOptions | None = None,
     *,
+    reuse: Iterable[str | Path] = (),
     map: Map = builtins.map,
     progress: Callable[[int, int, VolumeResult], None] | None = None,
 ) -> PrepareReport:
     """Prepare raw volumes into the folder ``out``.
 
     Safe to interrupt: each volume appears whole or not at all, and the same call goes on with those that are missing.
-    A volume is made again only where its samples or the options that shape it changed. One run at a time in a folder.
+    A volume is made again only where its samples or the options that shape it changed, and calibrated again only where
+    no volume file there, or in ``reuse``, holds the maps of the same samples, whatever the raw file was called. One run
+    at a time in a folder.
 
     Args:
         raw: files and folders (searched through) of raw volumes.
         out: the data set's folder; made where it is not there.
         options: see ``PrepareOptions``.
+        reuse: other prepared data sets to look for maps in.
         map: applies a module-level function to picklable jobs, in any order; by default one after another.
         progress: called with (done, all, result) after each volume.
 
     Returns:
-        A report; ``report.ok`` is false where a file was left out, and ``report.failed`` says why.
+        A report; ``report.ok`` is false where a file was left out, ``report.failed`` says why, and ``report.problems``
+        what else was found. The problems are written beside the index too.
 
     Raises:
         InputError: nothing to prepare, two volumes of one name, folders that do not say a split, or a patient on both
@@ -161,36 +177,71 @@ def prepare(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; the data set needs a folder")
     sources = [source for source in find(raw) if not source.path.resolve().is_relative_to(out.resolve())]
-    opened: dict[str, tuple[Source, RawVolume]] = {}
+    members: dict[str, Member] = {}
+    paths: dict[str, Path] = {}
     results: list[VolumeResult] = []
     for source in sources:
         try:
-            volume = readers.read_volume(source.path)
-            _check_has_reference(volume)
+            opened = readers.read_volume(source.path, options.hints)
+            _check_has_reference(opened)
         except Exception as error:
             results.append(_failure(source.path, error, 0.0))
             continue
-        if volume.name in opened:
-            other = opened[volume.name][0].path
-            raise InputError(f"{other} and {source.path} are both named {volume.name}; a volume's file name is its own")
-        opened[volume.name] = (source, volume)
-    splits = _split(opened, options)
+        name = opened.name
+        if name in members:
+            raise InputError(f"{paths[name]} and {source.path} are both named {name}; a volume's file name is its own")
+        patient = name if options.patients == "files" else opened.patient
+        task = task_of(source.path, opened, options)
+        members[name] = Member(name, str(source.path), task, patient, folder_split(source.folders))
+        paths[name] = source.path
+    # Before the work: a split that cannot be is better said now.
+    split(list(members.values()), options)
+    known = known_calibrations([out, *_folders(reuse)])
     # Absolute paths: a cluster's workers run in folders of their own.
     jobs = [
-        Job(source.path.resolve(), _task(source, volume, options), out.resolve(), options)
-        for source, volume in opened.values()
+        Job(paths[name].resolve(), one.task, one.patient, out.resolve(), options, known)
+        for name, one in members.items()
     ]
     for done, result in enumerate(map(prepare_volume, jobs), start=1):
         results.append(result)
         if progress is not None:
             progress(done, len(jobs), result)
-    results = _without_duplicates(sorted(results, key=lambda one: (one.raw.stem, str(one.raw))))
-    records = [one.record for one in results if one.record is not None]
+    results, same = _without_duplicates(sorted(results, key=lambda one: (one.raw.stem, str(one.raw))))
+    records = [one.record for one in results if one.record is not None and one.status != "duplicate"]
+    findings = [one for result in results for one in result.findings]
+    findings += checks.compare_scales(records, paths)
+    problems = checks.table(findings)
     index, identity = empty_index(), None
     if records:
-        index = build_index(records, {record.volume: splits[record.volume] for record in records}, options)
-        identity = _write_description(out, index, records, options, results)
-    return PrepareReport(out, identity, tuple(results), time.monotonic() - begin, index)
+        persons = join_patients(same)
+        taken = [members[record.volume]._replace(patient=_person(persons, record.patient)) for record in records]
+        index = build_index(records, split(taken, options), options)
+        identity = _write_description(out, index, problems, records, options, results)
+    return PrepareReport(out, identity, tuple(results), time.monotonic() - begin, problems, index)
+
+
+def _folders(given: Iterable[str | Path]) -> list[Path]:
+    """Folders as absolute paths.
+
+    Raises:
+        InputError: where one is not there.
+    """
+    folders = [Path(one).resolve() for one in given]
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; --reuse takes prepared data sets")
+    return folders
+
+
+def known_calibrations(folders: Iterable[Path]) -> dict[str, Path]:
+    """Calibration → volume file, of every volume that the data sets' folders hold."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for file in sorted((folder.resolve() / VOLUMES_FOLDER).glob("*.h5")):
+            # One that another version wrote, or nobody: its maps are of no use.
+            with contextlib.suppress(InputError):
+                found.setdefault(read_record(file).calibration, file)
+    return found
 
 
 def find(raw: Sequence[str | Path] | str | Path) -> list[Source]:
@@ -203,13 +254,14 @@ def find(raw: Sequence[str | Path] | str | Path) -> list[Source]:
     found: dict[Path, Source] = {}
     for path in given:
         if path.is_dir():
-            for file in path.rglob("*"):
-                inner = file.relative_to(path)
-                hidden = any(part.startswith(".") for part in inner.parts)
-                if file.is_file() and file.suffix.lower() in readers.suffixes() and not hidden:
-                    found.setdefault(file.resolve(), Source(file, (path.resolve().name, *inner.parts[:-1])))
+            files = [file for file in path.rglob("*") if file.is_file() and file.suffix.lower() in readers.suffixes()]
+            shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+            for file in readers.volumes(shown):
+                folders = file.relative_to(path).parts[:-1]
+                found.setdefault(file.resolve(), Source(file, (path.resolve().name, *folders)))
         elif path.is_file():
-            found.setdefault(path.resolve(), Source(path, (path.resolve().parent.name,)))
+            for file in readers.volumes([path]) or [path]:
+                found.setdefault(file.resolve(), Source(file, (file.resolve().parent.name,)))
         else:
             raise InputError(f"{path} is neither a file nor a folder; give raw volumes or folders of them")
     if not found:
@@ -224,199 +276,114 @@ def prepare_volume(job: Job) -> VolumeResult:
     Never raises for what is in a file: the result says what went wrong, so that the others go on.
     """
     begin = time.monotonic()
+    findings: list[Finding] = []
     try:
-        status, record = _prepare_volume(job)
+        status, record = _prepare_volume(job, findings)
     except Exception as error:
-        return _failure(job.raw, error, time.monotonic() - begin)
-    return VolumeResult(job.raw, status, record, seconds=time.monotonic() - begin)
+        return _failure(job.raw, error, time.monotonic() - begin, findings)
+    return VolumeResult(job.raw, status, record, findings=tuple(findings), seconds=time.monotonic() - begin)
 
 
-def _prepare_volume(job: Job) -> tuple[Literal["prepared", "kept"], VolumeRecord]:
-    raw = readers.read_volume(job.raw)
+def _prepare_volume(job: Job, findings: list[Finding]) -> tuple[Status, VolumeRecord]:
+    options = job.options
+    raw = readers.read_volume(job.raw, options.hints)
     path = job.out / volume_file(raw.name)
-    source_sha256 = file_sha256(job.raw)
+    source_sha256 = files_sha256(raw.files)
     facts = _facts(raw, job)
     if path.is_file():
         record = _kept(path, facts, source_sha256)
         if record is not None:
+            findings += [Finding(str(raw.path), position, "warning", what) for position, what in record.warnings]
             return "kept", record
     # What a killed run left half written of this volume.
     for stale in path.parent.glob(f".{path.name}.*.part"):
         stale.unlink(missing_ok=True)
-    kspace_sha256 = samples_sha256(raw)
-    record = write_volume(
-        path,
-        {
-            **facts,
-            "key": volume_key(facts, kspace_sha256),
-            "kspace_sha256": kspace_sha256,
-            "source_sha256": source_sha256,
-            "versions": versions(),
-        },
-        pieces(raw, job.options),
-    )
+    seen = volume.survey(raw, options)
+    findings += seen.findings
+    seen.require_whole()
+    matrices = volume.coil_matrices(raw, options, seen)
+    calibration = calibration_key(raw, options, matrices, seen.kspace_sha256, source_sha256)
+    with _maps_of(job.known.get(calibration), calibration, raw.slices) as known_maps:
+        record = write_volume(
+            path,
+            {
+                **facts,
+                "key": volume_key(facts, seen.kspace_sha256),
+                "kspace_sha256": seen.kspace_sha256,
+                "calibration": calibration,
+                "prewhitened": matrices.whitened,
+                "warnings": [(one.slice, one.what) for one in seen.findings],
+                "source_sha256": source_sha256,
+                "versions": versions(),
+            },
+            volume.pieces(raw, options, matrices, known_maps),
+            matrices.stored(),
+        )
     return "prepared", record
 
 
-def pieces(raw: RawVolume, options: PrepareOptions) -> Iterator[Piece]:
-    """The prepared slices of a raw volume, one at a time.
-
-    A volume that is undersampled is calibrated from the lines that it has, and its ``target`` is its zero-filled
-    combination.
-
-    Yields:
-        k-space (coils, rows, columns) without readout oversampling and with zero padding; maps; the combined image.
-    """
-    matrix = None
-    if options.coils is not None and options.coils < raw.coils:
-        matrix = volume_compression(raw, options.coils, options.calibration_width)
-    calibration_mask = raw.mask
-    if options.calibration == "mask" and calibration_mask is None:
-        calibration_mask = fixed(options.calibration_mask, raw.columns, (raw.pad_left, raw.pad_right)).columns
-    for position in range(raw.slices):
-        acquired = without_padding(raw.read_slice(position), raw.pad_left, raw.pad_right)
-        if matrix is not None:
-            acquired = coils.compress(acquired, matrix)
-        try:
-            maps = coils.espirit(
-                acquired,
-                options.calibration_width,
-                calibration_mask,
-                rows=raw.image_rows,
-                crop=options.eigenvalue_crop,
-            )
-        except InputError as error:
-            raise InputError(f"{raw.path}: slice {position}: {error}") from error
-        kspace = without_oversampling(acquired, raw.image_rows)
-        target = coils.sense_combine(ifft(kspace, (-2, -1)), maps)
-        yield Piece(kspace, maps, target, matrix)
+@contextlib.contextmanager
+def _maps_of(path: Path | None, calibration: str, slices: int) -> Iterator[Callable[[int], Complex] | None]:
+    """A reader of the maps that a volume file holds, where it still holds them; else None."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = h5py.File(path, "r")
+    except OSError:  # gone, or replaced, since the run began
+        yield None
+        return
+    with file:
+        same = VolumeRecord.model_validate_json(file.attrs["record"]).calibration == calibration
+        whole = file["maps"].shape[0] == slices
+        yield (lambda position: np.asarray(file["maps"][position])) if same and whole else None
 
 
-def without_oversampling(kspace: Complex, image_rows: int) -> Complex:
-    """Remove readout oversampling: to image space along the rows, the central ``image_rows``, and back.
-
-    Args:
-        kspace: (coils, rows, columns), centred.
-        image_rows: rows that remain, at most those there are.
-
-    Returns:
-        (coils, image_rows, columns). Orthonormal on the way, so the image inside keeps its values.
-    """
-    rows, columns = kspace.shape[-2:]
-    if image_rows == rows:
-        return kspace
-    region = centre((rows, columns), (image_rows, columns))[0]
-    return np.ascontiguousarray(fft(ifft(kspace, (-2,))[..., region, :], (-2,)), np.complex64)
+def task_of(path: Path, raw: RawVolume, options: PrepareOptions) -> str:
+    """The task of a raw file: that of the first glob that matches it, else as its header says."""
+    for pattern, name in options.tasks.items():
+        if fnmatch.fnmatch(str(path), pattern) or fnmatch.fnmatch(path.name, pattern):
+            return name
+    return raw.task
 
 
-def without_padding(kspace: Complex, pad_left: int, pad_right: int) -> Complex:
-    """k-space with the columns that were never acquired at exactly zero."""
-    kspace = kspace.copy()
-    kspace[..., :pad_left] = 0
-    kspace[..., kspace.shape[-1] - pad_right :] = 0
-    return kspace
-
-
-def volume_compression(raw: RawVolume, virtual: int, width: int) -> Complex:
-    """One compression matrix for a volume, (virtual, coils), from the centres of all its slices."""
-    covariance = np.zeros((raw.coils, raw.coils), np.complex128)
-    for position in range(raw.slices):
-        covariance += coils.coil_covariance(coils.calibration_region(raw.read_slice(position), width, raw.mask))
-    return coils.compression_matrix(covariance, virtual)
-
-
-def build_index(records: Sequence[VolumeRecord], splits: dict[str, Split], options: PrepareOptions) -> pd.DataFrame:
-    """The index of slices: by task, volume and slice, numbered from 0, with the nested orders of each task's training.
-
-    By volumes: whole volumes in a seeded order, the slices of each in a seeded order too, so that a volume which is
-    cut gives a fair sample of itself. By slices: all in a seeded order. Each draw is keyed by names, so that adding a
-    volume leaves the order of the others.
-    """
-    seed = options.subset_seed
-    lines = []
-    for record in sorted(records, key=lambda one: (one.task, one.volume)):
-        for position in range(record.slices):
-            training = splits[record.volume] == "train"
-            lines.append(
-                {
-                    **record.model_dump(include=set(INDEX_DTYPES)),
-                    "slice": position,
-                    "split": splits[record.volume],
-                    "rank_volumes": -1,
-                    "rank_slices": -1,
-                    "file": volume_file(record.volume),
-                    "_by_volumes": (
-                        draw(seed, "volumes", record.volume),
-                        record.volume,
-                        draw(seed, record.volume, position),
-                    ),
-                    "_by_slices": (draw(seed, "slices", record.volume, position), record.volume, position),
-                    "_training": training,
-                }
-            )
-    for cut in ("volumes", "slices"):
-        placed: dict[str, int] = defaultdict(int)
-        for line in sorted(lines, key=lambda one: one[f"_by_{cut}"]):
-            if line["_training"]:
-                line[f"rank_{cut}"] = placed[line["task"]]
-                placed[line["task"]] += 1
-    table = [{"slice_id": number, **line} for number, line in enumerate(lines)]
-    return pd.DataFrame(table, columns=list(INDEX_DTYPES)).astype(INDEX_DTYPES)
-
-
-def split_patients(tasks_of: dict[str, frozenset[str]], options: PrepareOptions) -> dict[str, Split]:
-    """Draw a split of patients, so that each group of patients with the same tasks is split by the same fractions.
-
-    A group of three or more gives at least one patient to each split whose fraction is not zero; smaller groups serve
-    training first, then validation.
-
-    Args:
-        tasks_of: patient → the tasks that there are volumes of.
-        options: ``fractions`` and ``split_seed``.
-    """
-    _, val, test = options.fractions
-    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for patient, tasks in tasks_of.items():
-        groups[tuple(sorted(tasks))].append(patient)
-    sides: dict[str, Split] = {}
-    for patients in groups.values():
-        ordered = sorted(patients, key=lambda one: (draw(options.split_seed, "split", one), one))
-        enough = len(ordered) >= 3
-        n_val = max(int(enough or len(ordered) == 2), round(val * len(ordered))) if val else 0
-        n_test = max(int(enough), round(test * len(ordered))) if test else 0
-        n_val = min(n_val, len(ordered) - 1)
-        n_test = min(n_test, len(ordered) - 1 - n_val)
-        for place, patient in enumerate(ordered):
-            sides[patient] = "val" if place < n_val else "test" if place < n_val + n_test else "train"
-    return sides
-
-
-def draw(seed: int, *names: str | int) -> int:
-    """A random 64-bit number that depends on the seed and the names alone."""
-    words = [
-        name if isinstance(name, int) else int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) for name in names
-    ]
-    return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0])
-
-
-def volume_key(facts: dict[str, Any], kspace_sha256: str) -> str:
+def volume_key(facts: Mapping[str, Any], kspace_sha256: str) -> str:
     """Identity of a volume file's content: raw samples, the header facts that were used, and the recipe."""
-    content = {**facts, "source": None, "kspace_sha256": kspace_sha256}
+    return _digest({**facts, "source": None, "kspace_sha256": kspace_sha256})
+
+
+def calibration_key(
+    raw: RawVolume, options: PrepareOptions, matrices: volume.CoilMatrices, kspace_sha256: str, source_sha256: str
+) -> str:
+    """Identity of a volume's maps: everything that they are made from, and not the name of the file."""
+    fields = {"maps", "espirit", "calibration", "calibration_width", "eigenvalue_crop", "calibration_mask"}
+    stored = {name: hashlib.sha256(matrix.tobytes()).hexdigest() for name, matrix in matrices.stored().items()}
+    mask = None if raw.mask is None else raw.mask.tolist()
+    return _digest(
+        {
+            "version": RECIPE_VERSION,
+            "recipe": json.loads(options.model_dump_json(include=fields)),
+            "kspace_sha256": kspace_sha256,
+            "matrices": stored,
+            "columns": [raw.pad_left, raw.pad_right, mask],
+            "image_rows": raw.image_rows,
+            # Maps that come with the file are in it, not in the samples.
+            "source": source_sha256 if options.maps == "own" else None,
+        }
+    )
+
+
+def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def samples_sha256(raw: RawVolume) -> str:
-    """SHA-256 of a volume's raw samples, slice by slice, whatever file they lie in."""
-    digest = hashlib.sha256(repr((raw.slices, raw.coils, raw.rows, raw.columns)).encode())
-    for position in range(raw.slices):
-        digest.update(raw.read_slice(position).tobytes())
-    return digest.hexdigest()
+def files_sha256(paths: Sequence[Path]) -> str:
+    """SHA-256 of the bytes of the files that make up a volume, in order."""
+    digests = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -436,7 +403,7 @@ def _facts(raw: RawVolume, job: Job) -> dict[str, Any]:
     return {
         "volume": raw.name,
         "task": job.task,
-        "patient": raw.patient,
+        "patient": job.patient,
         "slices": raw.slices,
         "coils": min(raw.coils, options.coils or raw.coils),
         "rows": raw.image_rows,
@@ -471,68 +438,41 @@ def _check_has_reference(raw: RawVolume) -> None:
         )
 
 
-def _task(source: Source, volume: RawVolume, options: PrepareOptions) -> str:
-    for pattern, name in options.tasks.items():
-        if fnmatch.fnmatch(str(source.path), pattern) or fnmatch.fnmatch(source.path.name, pattern):
-            return name
-    return volume.task
+def _person(persons: Mapping[str, str], patient: str) -> str:
+    return persons.get(patient, patient)
 
 
-def _folder_split(source: Source) -> Split | None:
-    """The split that the nearest folder names, or None."""
-    for folder in reversed(source.folders):
-        match = FOLDER_SPLIT.fullmatch(folder)
-        if match is not None:
-            side = match[1].lower()
-            return next(split for split in SPLITS if split == side)
-    return None
+def _without_duplicates(results: list[VolumeResult]) -> tuple[list[VolumeResult], list[tuple[str, str]]]:
+    """Volumes with the same samples under two names would put one volume on both sides of a split: the first stays.
 
-
-def _split(opened: dict[str, tuple[Source, RawVolume]], options: PrepareOptions) -> dict[str, Split]:
-    """Volume → its side of the split."""
-    by_folder = {name: _folder_split(source) for name, (source, _) in opened.items()}
-    unnamed = sorted(name for name, split in by_folder.items() if split is None)
-    by_draw = options.split == "random" or (options.split == "auto" and len(unnamed) == len(opened))
-    if by_draw:
-        tasks_of: dict[str, frozenset[str]] = defaultdict(frozenset)
-        for source, volume in opened.values():
-            tasks_of[volume.patient] |= {_task(source, volume, options)}
-        sides = split_patients(tasks_of, options)
-        return {name: sides[volume.patient] for name, (_, volume) in opened.items()}
-    if unnamed:
-        raise InputError(
-            f"{opened[unnamed[0]][0].path} lies in no folder named train, val or test (multicoil_train, …) "
-            f"({len(unnamed)} such in all); move it, or ask for split: random"
-        )
-    first_of: dict[str, tuple[Path, Split]] = {}
-    folders: dict[str, Split] = {name: split for name, split in by_folder.items() if split is not None}
-    for name, (source, volume) in opened.items():
-        path, side = first_of.setdefault(volume.patient, (source.path, folders[name]))
-        if side != folders[name]:
-            raise InputError(
-                f"patient {volume.patient} is on both sides of the split: {path} is in {side}, {source.path} in "
-                f"{folders[name]}; move one, or ask for split: random"
-            )
-    return folders
-
-
-def _without_duplicates(results: list[VolumeResult]) -> list[VolumeResult]:
-    """Volumes with the same samples under two names would put one volume on both sides of a split: the first stays."""
-    first: dict[str, Path] = {}
-    kept = []
+    Returns:
+        The results, and the pairs of patients who share a volume: they are one person.
+    """
+    first: dict[str, VolumeResult] = {}
+    kept, same = [], []
     for result in results:
         if result.record is not None:
-            other = first.setdefault(result.record.kspace_sha256, result.raw)
-            if other is not result.raw:
-                reason = f"{result.raw} holds the same samples as {other}; only the first is taken"
-                result = VolumeResult(result.raw, "failed", None, reason, seconds=result.seconds)
+            other = first.setdefault(result.record.kspace_sha256, result)
+            if other is not result:
+                assert other.record is not None
+                same.append((other.record.patient, result.record.patient))
+                reason = f"it holds the same samples as {other.raw}; only that one is taken"
+                result = VolumeResult(
+                    result.raw,
+                    "duplicate",
+                    result.record,
+                    f"{result.raw}: {reason}",
+                    (*result.findings, Finding(str(result.raw), None, "warning", reason)),
+                    seconds=result.seconds,
+                )
         kept.append(result)
-    return kept
+    return kept, same
 
 
 def _write_description(
     out: Path,
     index: pd.DataFrame,
+    problems: pd.DataFrame,
     records: Sequence[VolumeRecord],
     options: PrepareOptions,
     results: Sequence[VolumeResult],
@@ -549,17 +489,22 @@ def _write_description(
     )
     (out / VOLUMES_FOLDER).mkdir(parents=True, exist_ok=True)
     write_index(out / INDEX_FILE, index)
+    with replace_file(out / PROBLEMS_FILE) as fresh:
+        problems.to_csv(fresh, index=False)
     # Last, as it is what makes the folder a data set; opening checks that the index is the one described.
     with replace_file(out / DATASET_FILE) as fresh:
         fresh.write_text(description.model_dump_json(indent=2) + "\n")
     return description.hash
 
 
-def _failure(path: Path, error: Exception, seconds: float) -> VolumeResult:
+def _failure(path: Path, error: Exception, seconds: float, findings: Sequence[Finding] = ()) -> VolumeResult:
     """The boundary between one file and the rest of the run: named and reported, so that the others go on."""
     if isinstance(error, InputError):
-        reason = str(error) if path.name in str(error) else f"{path}: {error}"
-        return VolumeResult(path, "failed", None, reason, "", seconds)
-    # It may be our fault as well as the file's.
-    detail = "".join(traceback.format_exception(error))
-    return VolumeResult(path, "failed", None, f"{path}: {type(error).__name__}: {error}", detail, seconds)
+        reason, detail = str(error) if path.name in str(error) else f"{path}: {error}", ""
+    else:
+        # It may be our fault as well as the file's.
+        reason, detail = f"{path}: {type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+    told = [one for one in findings if one.severity == "error"]
+    if not told:
+        findings = (*findings, Finding(str(path), None, "error", reason.removeprefix(f"{path}: ")))
+    return VolumeResult(path, "failed", None, reason, tuple(findings), detail, seconds)

@@ -4,6 +4,7 @@
 
     OUT/dataset.json          format version, content hash, options, tasks, volumes, what failed, library versions
     OUT/index.csv             a line a slice, read with exact types
+    OUT/problems.csv          what was found wrong with raw files, by file and slice
     OUT/volumes/<name>.h5     kspace, maps, target of one volume, and where they came from
 
 This module knows the format: how it is read, and the pieces that write it. How raw k-space becomes these arrays is
@@ -26,12 +27,14 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from recon.config import Config, MaskConfig
+from recon.data.readers import Hints
 from recon.errors import InputError
 from recon.files import replace_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.csv"
+PROBLEMS_FILE = "problems.csv"
 VOLUMES_FOLDER = "volumes"
 
 Split = Literal["train", "val", "test"]
@@ -50,11 +53,24 @@ class PrepareOptions(Config):
     """Edge of the square centre of k-space that ESPIRiT calibrates from, in samples."""
     eigenvalue_crop: float = Field(default=0.95, ge=0, lt=1)
     """Maps are zero where ESPIRiT's largest eigenvalue is not above this."""
+    maps: Literal["espirit", "own"] = "espirit"
+    """ESPIRiT's, or those that come with the raw data."""
+    espirit: Literal["splitpoint", "bart"] = "splitpoint"
+    """Whose program: ours (sigpy's equations), or BART's ecalib, where it is installed."""
+    prewhiten: Literal["auto", "scan", "edge", "off"] = "auto"
+    """Make the coils' noise uncorrelated and of variance one: by the noise scan where there is one (``auto``), by the
+    noise scan or not at all (``scan``: a volume without is refused), by the corners of k-space, or leave it."""
     coils: int | None = Field(default=None, ge=1)
     """Compress to this many virtual coils (a volume with fewer keeps its own)."""
+    compression: Literal["svd", "geometric"] = "svd"
+    """One matrix for the volume, or one for each position along the readout."""
     crop: Literal["header", "full"] | tuple[int, int] = "header"
     """The centre region (rows, columns) for losses and metrics: the header's reconstruction matrix, all, or a size."""
 
+    hints: Hints = Hints()
+    """What raw files without a header cannot say; a JSON file beside a raw file goes before them."""
+    patients: Literal["header", "files"] = "header"
+    """Whose a volume is: as its header says, or each volume a patient of its own."""
     tasks: dict[str, str] = Field(default={})
     """Glob on the raw file's path → task name; a file that no glob matches is named by its acquisition."""
     split: Literal["auto", "folders", "random"] = "auto"
@@ -88,9 +104,13 @@ class PrepareOptions(Config):
 
     def recipe(self) -> dict[str, JsonValue]:
         """The options that decide what a volume file holds, as JSON values."""
-        fields = {"calibration", "calibration_width", "eigenvalue_crop", "coils", "crop"}
-        if self.calibration == "mask":
-            fields.add("calibration_mask")
+        fields = {"maps", "prewhiten", "coils", "crop"}
+        if self.coils is not None:
+            fields |= {"compression", "calibration_width"}
+        if self.maps == "espirit":
+            fields |= {"espirit", "calibration", "calibration_width", "eigenvalue_crop"}
+            if self.calibration == "mask":
+                fields.add("calibration_mask")
         recipe: dict[str, JsonValue] = json.loads(self.model_dump_json(include=fields))
         return recipe
 
@@ -114,6 +134,10 @@ class VolumeRecord(Config):
     """Identity of the content: hash of the raw k-space, the header facts used, and the recipe."""
     kspace_sha256: str
     """Of the raw k-space samples, slice by slice: two files with equal samples are one volume listed twice."""
+    calibration: str
+    """Identity of the maps: of the samples, the coils' matrix and the calibration, whatever the file was called."""
+    prewhitened: Literal["scan", "edge", "no"]
+    """Where the noise's covariance came from."""
     source: str
     """The raw file's name, without its folder."""
     source_sha256: str
@@ -121,6 +145,8 @@ class VolumeRecord(Config):
     acquisition: str
     recipe: dict[str, JsonValue]
     versions: dict[str, str]
+    warnings: tuple[tuple[int | None, str], ...] = ()
+    """What was found odd: slice (None: the whole volume), and a sentence."""
 
 
 class Row(NamedTuple):
@@ -201,11 +227,14 @@ class Piece(NamedTuple):
     kspace: NDArray[np.complex64]
     maps: NDArray[np.complex64]
     target: NDArray[np.complex64]
-    compression: NDArray[np.complex64] | None
-    """(virtual coils, coils): what the volume's coils were multiplied by, the same for each of its slices."""
 
 
-def write_volume(path: Path, record: Mapping[str, Any], pieces: Iterable[Piece]) -> VolumeRecord:
+def write_volume(
+    path: Path,
+    record: Mapping[str, Any],
+    pieces: Iterable[Piece],
+    matrices: Mapping[str, NDArray[np.complex64]] | None = None,
+) -> VolumeRecord:
     """Write one volume, slice by slice, whole or not at all.
 
     Args:
@@ -213,6 +242,7 @@ def write_volume(path: Path, record: Mapping[str, Any], pieces: Iterable[Piece])
         record: the fields of ``VolumeRecord`` except ``scale``, which is found here: the volume's largest target
             magnitude inside the crop.
         pieces: the slices in order, as many as ``record['slices']``.
+        matrices: what the coils were multiplied by, ``whitening`` first and ``compression`` then, to be stored too.
 
     Returns:
         The record as stored in the file.
@@ -229,15 +259,13 @@ def write_volume(path: Path, record: Mapping[str, Any], pieces: Iterable[Piece])
         kspace = file.create_dataset("kspace", coils, np.complex64)
         maps = file.create_dataset("maps", coils, np.complex64)
         target = file.create_dataset("target", (record["slices"], *shape), np.complex64)
-        compression = None
         for position, piece in enumerate(pieces):
             kspace[position], maps[position], target[position] = piece.kspace, piece.maps, piece.target
             brightest = max(brightest, float(np.abs(piece.target[region]).max()))
-            compression = piece.compression
         if brightest == 0:
             raise InputError(f"{record['source']}: the combined image is zero everywhere; is its k-space empty?")
-        if compression is not None:
-            file["compression"] = compression
+        for name, matrix in (matrices or {}).items():
+            file[name] = matrix
         full = VolumeRecord(**{**record, "scale": brightest})
         file.attrs["record"] = full.model_dump_json()
     return full

@@ -1,21 +1,25 @@
 """Raw k-space readers: one module a format, chosen by what a file holds and not by its name.
 
-A module of this package with ``FORMAT``, ``SUFFIXES``, ``recognises(path)`` and ``read(path)`` is a reader: a new
-format is one new file.
+A module of this package with ``FORMAT``, ``SUFFIXES``, ``recognises(path)`` and ``read(path, hints)`` is a reader: a
+new format is one new file. A format of several files a volume adds ``stands_for(path)``.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-from recon.data.readers.raw import RawVolume
+from pydantic import ValidationError
+
+from recon.data.readers.raw import Hints, RawVolume
 from recon.errors import InputError
 
-__all__ = ["RawVolume", "Reader", "open_reader", "read_volume", "readers", "suffixes"]
+__all__ = ["Hints", "RawVolume", "Reader", "hints_for", "open_reader", "read_volume", "readers", "suffixes", "volumes"]
 
 
 class Reader(Protocol):
@@ -30,7 +34,7 @@ class Reader(Protocol):
         """Whether the file holds this format. Looks at the content; a file that cannot be opened is not recognised."""
         ...
 
-    def read(self, path: Path) -> RawVolume:
+    def read(self, path: Path, hints: Hints) -> RawVolume:
         """Read the header; samples are read slice by slice later. Raises InputError naming the file and the field."""
         ...
 
@@ -47,6 +51,20 @@ def suffixes() -> frozenset[str]:
     return frozenset(suffix for reader in readers() for suffix in reader.SUFFIXES)
 
 
+def volumes(files: Iterable[Path]) -> list[Path]:
+    """Of files with known endings, those that stand for a volume, each once: of several that make up one, the first."""
+    found: dict[Path, None] = {}
+    for file in files:
+        one: Path | None = file
+        for reader in readers():
+            if file.suffix.lower() in reader.SUFFIXES:
+                # Only formats of several files a volume have it.
+                one = getattr(reader, "stands_for", Path)(file)
+        if one is not None:
+            found.setdefault(one)
+    return list(found)
+
+
 def open_reader(path: Path) -> Reader:
     """The reader that knows the file's content.
 
@@ -58,11 +76,36 @@ def open_reader(path: Path) -> Reader:
     for reader in readers():
         if reader.recognises(path):
             return reader
-    known = ", ".join(reader.FORMAT for reader in readers())
+    known = ", ".join(f"{reader.FORMAT} ({', '.join(reader.SUFFIXES)})" for reader in readers())
     raise InputError(f"{path} is broken or of a format that is not known here (known: {known})")
 
 
-def read_volume(path: str | Path) -> RawVolume:
-    """Open a raw volume, whatever its format."""
+def hints_for(path: Path, otherwise: Hints | None = None) -> Hints:
+    """The hints of the JSON file beside a raw file; what it leaves out is taken from ``otherwise``.
+
+    Raises:
+        InputError: the file beside it is not JSON, or names something else than hints.
+    """
+    beside = path.with_name(path.name + ".json")
+    given = otherwise or Hints()
+    if not beside.is_file():
+        return given
+    try:
+        content: Any = json.loads(beside.read_text(encoding="utf-8"))
+        return Hints.model_validate(given.model_dump(exclude_unset=True) | dict(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{beside}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{beside}: it is no JSON object of hints ({error})") from error
+
+
+def read_volume(path: str | Path, hints: Hints | None = None) -> RawVolume:
+    """Open a raw volume, whatever its format.
+
+    Args:
+        path: the file that stands for the volume.
+        hints: what formats without a header cannot say; a JSON file beside the raw one goes before them.
+    """
     path = Path(path)
-    return open_reader(path).read(path)
+    return open_reader(path).read(path, hints_for(path, hints))

@@ -7,11 +7,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from ismrmrd import xsd
 from numpy.typing import NDArray
-from xsdata.exceptions import ConverterError, ParserError
 
-from recon.data.readers.raw import RawVolume
+from recon.data.readers import header
+from recon.data.readers.raw import Hints, RawVolume, parsing
 from recon.errors import InputError
 
 FORMAT = "fastmri"
@@ -33,8 +32,8 @@ def recognises(path: Path) -> bool:
         return False
 
 
-def read(path: Path) -> RawVolume:
-    """Read the header of a fastMRI file.
+def read(path: Path, hints: Hints) -> RawVolume:
+    """Read the header of a fastMRI file; its header says more than hints do.
 
     Padding is fastMRI's: left = encoded columns // 2 − centre line, and left + maximum + 1 is the first column of the
     right padding. The readout oversampling is the ratio of the encoded to the reconstructed field of view. Files of
@@ -43,23 +42,24 @@ def read(path: Path) -> RawVolume:
     Raises:
         InputError: naming the file and the field that is missing or does not fit.
     """
-    with h5py.File(path, "r") as file:
+    with parsing(path), h5py.File(path, "r") as file:
         kspace = file["kspace"]
-        if not isinstance(kspace, h5py.Dataset) or kspace.ndim != 4 or kspace.dtype.kind != "c":
-            raise InputError(
-                f"{path}: kspace is {getattr(kspace, 'shape', 'a group')} of {getattr(kspace, 'dtype', 'no type')}; "
-                "multi-coil k-space is complex, (slices, coils, rows, columns)"
-            )
-        slices, coils, rows, columns = (int(n) for n in kspace.shape)
-        if 0 in kspace.shape:
-            raise InputError(f"{path}: kspace is empty, its shape is {kspace.shape}")
+        whole = isinstance(kspace, h5py.Dataset)
+        shape = tuple(int(n) for n in kspace.shape) if whole else ()
+        kind = kspace.dtype if whole else None
         document = file["ismrmrd_header"][()]
         attributes = dict(file.attrs)
         mask = np.asarray(file["mask"]).astype(bool).reshape(-1) if "mask" in file else None
-    encoding = _encoding(path, document)
+    if len(shape) != 4 or kind is None or kind.kind != "c":
+        found = f"{shape} of {kind}" if whole else "a group"
+        raise InputError(f"{path}: kspace is {found}; multi-coil k-space is complex, (slices, coils, rows, columns)")
+    if 0 in shape:
+        raise InputError(f"{path}: kspace is empty, its shape is {shape}")
+    slices, coils, rows, columns = shape
+    encoding = header.parse(path, document).encoding[0]
     pad_left, pad_right = _padding(path, encoding, columns)
     recon = encoding.reconSpace.matrixSize
-    image_rows = min(rows, _image_rows(encoding, rows))
+    image_rows = header.image_rows(encoding, rows)
     if mask is not None and mask.size != columns:
         raise InputError(f"{path}: mask has {mask.size} columns, k-space has {columns}")
     acquisition = _text(attributes.get("acquisition")) or "unnamed"
@@ -70,6 +70,7 @@ def read(path: Path) -> RawVolume:
 
     return RawVolume(
         path=path,
+        name=path.stem,
         format=FORMAT,
         acquisition=acquisition,
         task=TASKS.get(acquisition, acquisition),
@@ -85,24 +86,15 @@ def read(path: Path) -> RawVolume:
         crop=(min(recon.x, image_rows), min(recon.y, columns)),
         mask=mask,
         load=load,
+        files=(path,),
     )
 
 
-def _encoding(path: Path, document: Any) -> xsd.encodingType:
-    try:
-        header = xsd.CreateFromDocument(document)
-    except (ParserError, ConverterError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: ismrmrd_header is not an ISMRMRD header ({error})") from error
-    if not header.encoding:
-        raise InputError(f"{path}: ismrmrd_header has no encoding; one is needed for matrix size and padding")
-    return header.encoding[0]
-
-
-def _padding(path: Path, encoding: xsd.encodingType, columns: int) -> tuple[int, int]:
-    limits = encoding.encodingLimits.kspace_encoding_step_1
+def _padding(path: Path, encoding: Any, columns: int) -> tuple[int, int]:
+    limits = encoding.encodingLimits and encoding.encodingLimits.kspace_encoding_step_1
     if limits is None:
         return 0, 0
-    left = encoding.encodedSpace.matrixSize.y // 2 - limits.center
+    left = header.first_column(path, encoding)
     acquired = limits.maximum + 1
     if left < 0 or left + acquired > columns:
         raise InputError(
@@ -112,12 +104,5 @@ def _padding(path: Path, encoding: xsd.encodingType, columns: int) -> tuple[int,
     return left, columns - left - acquired
 
 
-def _image_rows(encoding: xsd.encodingType, rows: int) -> int:
-    encoded, recon = encoding.encodedSpace, encoding.reconSpace
-    if encoded.fieldOfView_mm.x > 0 and recon.fieldOfView_mm.x > 0:
-        return round(rows * recon.fieldOfView_mm.x / encoded.fieldOfView_mm.x)
-    return round(rows * recon.matrixSize.x / encoded.matrixSize.x)
-
-
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else "" if value is None else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else "" if value is None else str(value)

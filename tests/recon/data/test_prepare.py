@@ -16,10 +16,11 @@ from sigpy import mri
 
 from recon import coils
 from recon.config import MaskConfig
-from recon.data import prepare as module
+from recon.data import volume as module
 from recon.data.prepare import Job, prepare, prepare_volume
 from recon.data.prepared import PreparedData, PrepareOptions, read_record
 from recon.data.readers import read_volume
+from recon.data.splits import split_patients
 from recon.errors import InputError
 from recon.fourier import fft, ifft
 from tests.recon.bart import bart, needs_bart
@@ -31,6 +32,11 @@ from tests.recon.test_coils import phantom_kspace
 @pytest.fixture
 def one(tmp_path):
     return rawfiles.make(tmp_path / "raw" / "one.h5", patient="p")
+
+
+def first_piece(raw, options=None):
+    options = options or PrepareOptions()
+    return next(module.pieces(raw, options, module.coil_matrices(raw, options, module.survey(raw, options))))
 
 
 def volume_of(report, name):
@@ -278,8 +284,8 @@ def break_header(path):
     [
         (break_truncated, "is broken or of a format"),
         (break_text, "is broken or of a format"),
-        (break_finite, "slice 1 holds samples that are not finite"),
-        (break_header, "ismrmrd_header is not an ISMRMRD header"),
+        (break_finite, "slice 1: it holds samples that are not finite"),
+        (break_header, "its ISMRMRD header cannot be read"),
     ],
 )
 def test_a_broken_file_is_named_and_the_rest_goes_on(tmp_path, spoil, reason):
@@ -307,7 +313,7 @@ def test_our_own_failure_is_reported_with_its_traceback(one, tmp_path, monkeypat
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(coils, "sense_combine", fail)
-    result = prepare_volume(Job(one.path, "PDw", tmp_path / "out", PrepareOptions()))
+    result = prepare_volume(Job(one.path, "PDw", "p", tmp_path / "out", PrepareOptions(), {}))
     assert result.status == "failed"
     assert "ZeroDivisionError: ours" in result.reason
     assert "Traceback" in result.detail
@@ -328,8 +334,8 @@ def test_undersampled_volumes_are_prepared_for_reconstruction_from_their_own_lin
     mask[10:26] = True
     under = read_volume(rawfiles.make(tmp_path / "under.h5", mask=mask).path)
     full = read_volume(rawfiles.make(tmp_path / "full.h5").path)
-    piece = next(module.pieces(under, PrepareOptions()))
-    reference = next(module.pieces(full, PrepareOptions()))
+    piece = first_piece(under)
+    reference = first_piece(full)
     assert not piece.kspace[..., ~mask].any()
     inside = np.abs(reference.target) > 0.3 * np.abs(reference.target).max()
     assert np.abs(np.sum(piece.maps.conj() * reference.maps, axis=0))[inside].mean() > 0.98
@@ -343,8 +349,36 @@ def test_one_volume_under_two_names_is_taken_once(tmp_path):
     with h5py.File(twin, "r+") as file:
         file.attrs["patient_id"] = "q"
     report = prepare(tmp_path / "raw", tmp_path / "out")
-    assert f"holds the same samples as {path}" in report.failed[str(twin)]
+    assert f"holds the same samples as {path}" in report.duplicates[str(twin)]
+    assert report.ok
+    assert report.problems[["file", "severity"]].to_numpy().tolist() == [[str(twin), "warning"]]
     assert set(report.index["volume"]) == {"a", "c"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_patients_who_share_a_volume_are_one_person(tmp_path, seed):
+    """Volume ``a`` is listed twice, as p's and as q's: whatever else is of p and q lies on one side of the split."""
+    for name, patient in (("a", "p"), ("c", "p"), ("d", "q"), ("e", "r"), ("f", "s"), ("g", "t")):
+        path = rawfiles.make(tmp_path / "raw" / f"{name}.h5", patient=patient, seed=ord(name), slices=1).path
+        if name == "a":
+            path.with_name("b.h5").write_bytes(path.read_bytes())
+    with h5py.File(tmp_path / "raw" / "b.h5", "r+") as file:
+        file.attrs["patient_id"] = "q"
+    report = prepare(tmp_path / "raw", tmp_path / "out", PrepareOptions(split_seed=seed))
+    sides = report.index.set_index("volume")["split"]
+    assert sides["a"] == sides["c"] == sides["d"]
+    assert set(sides) == {"train", "val", "test"}
+
+
+def test_folders_that_part_a_person_are_refused_once_a_shared_volume_tells(tmp_path):
+    path = rawfiles.make(tmp_path / "raw" / "train" / "a.h5", patient="p").path
+    rawfiles.make(tmp_path / "raw" / "val" / "c.h5", patient="q", seed=1)
+    twin = tmp_path / "raw" / "val" / "b.h5"
+    twin.write_bytes(path.read_bytes())
+    with h5py.File(twin, "r+") as file:
+        file.attrs["patient_id"] = "q"
+    with pytest.raises(InputError, match="patient p is on both sides of the split"):
+        prepare(tmp_path / "raw", tmp_path / "out")
 
 
 def test_two_files_of_one_name_are_refused(tmp_path):
@@ -377,12 +411,12 @@ def test_no_patient_is_on_both_sides_of_a_drawn_split(raw_folder, tmp_path):
 def test_drawn_split_gives_each_group_its_fractions():
     patients = {f"a{n}": frozenset({"A"}) for n in range(20)} | {f"b{n}": frozenset({"B"}) for n in range(40)}
     patients |= {"c0": frozenset({"A", "B"})}
-    sides = module.split_patients(patients, PrepareOptions(fractions=(0.6, 0.1, 0.3)))
+    sides = split_patients(patients, PrepareOptions(fractions=(0.6, 0.1, 0.3)))
     for prefix, counts in (("a", (12, 2, 6)), ("b", (24, 4, 12)), ("c", (1, 0, 0))):
         found = [side for patient, side in sides.items() if patient.startswith(prefix)]
         assert tuple(found.count(side) for side in ("train", "val", "test")) == counts
-    assert sides != module.split_patients(patients, PrepareOptions(fractions=(0.6, 0.1, 0.3), split_seed=1))
-    without = module.split_patients(patients, PrepareOptions(fractions=(0.9, 0.1, 0)))
+    assert sides != split_patients(patients, PrepareOptions(fractions=(0.6, 0.1, 0.3), split_seed=1))
+    without = split_patients(patients, PrepareOptions(fractions=(0.9, 0.1, 0)))
     assert "test" not in without.values()
 
 
@@ -462,7 +496,7 @@ def test_preparing_holds_a_slice_at_a_time(tmp_path):
     for slices in (4, 40):
         raw = rawfiles.make(tmp_path / f"s{slices}.h5", slices=slices).path
         tracemalloc.start()
-        assert prepare_volume(Job(raw, "PDw", tmp_path / "out", PrepareOptions(coils=3))).status == "prepared"
+        assert prepare_volume(Job(raw, "PDw", "p", tmp_path / "out", PrepareOptions(coils=3), {})).status == "prepared"
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     volume = 36 * rawfiles.COILS * 2 * rawfiles.ROWS * rawfiles.COLUMNS * 8

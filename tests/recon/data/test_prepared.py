@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from recon.data.prepare import build_index, prepare
+from recon.data.prepare import prepare
 from recon.data.prepared import INDEX_DTYPES, PreparedData, PrepareOptions, VolumeRecord, read_index, write_index
+from recon.data.splits import build_index
 from recon.errors import InputError
 
 
@@ -25,11 +26,13 @@ def copy(prepared_folder, tmp_path):
 
 
 def record(volume, task="T", slices=36):
-    facts = dict.fromkeys(("patient", "key", "kspace_sha256", "source", "source_sha256", "source_format"), volume)
+    facts = dict.fromkeys(
+        ("patient", "key", "kspace_sha256", "calibration", "source", "source_sha256", "source_format"), volume
+    )
     sizes = dict.fromkeys(("coils", "rows", "columns", "crop_rows", "crop_columns"), 8)
     return VolumeRecord(
         **facts, **sizes, volume=volume, task=task, slices=slices, pad_left=0, pad_right=0, scale=1.0, acquisition="",
-        recipe={}, versions={},
+        prewhitened="no", recipe={}, versions={},
     )  # fmt: skip
 
 
@@ -271,7 +274,7 @@ def spoil_missing(copy):
     [
         (spoil_half, r"is half prepared \(no dataset\.json\); run the same"),
         (spoil_json, r"dataset\.json is not JSON"),
-        (spoil_format, r"dataset\.json: format is 99, this version reads 1"),
+        (spoil_format, r"dataset\.json: format is 99, this version reads 2"),
         (spoil_unknown, r"dataset\.json: extra: "),
         (spoil_index, r"index\.csv is not the index that dataset\.json describes"),
         (spoil_no_index, r"index\.csv cannot be read"),

@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 
 from recon.data import readers
+from recon.data.prepared import PrepareOptions
+from recon.data.volume import survey
 from recon.errors import InputError
 from tests.recon.data import rawfiles
 
@@ -86,8 +88,8 @@ def test_readers_are_chosen_by_content_not_by_name(raw, tmp_path):
         ("kspace", np.zeros((3, 4, 64, 36), np.float32), r"of float32; multi-coil k-space is complex"),
         ("kspace", np.zeros((0, 4, 64, 36), np.complex64), r"kspace is empty"),
         ("kspace", np.ones((3, 4, 64, 20), np.complex64), r"lines 2 to 33 into k-space of 20 columns"),
-        ("ismrmrd_header", "<html/>", r"ismrmrd_header is not an ISMRMRD header"),
-        ("ismrmrd_header", "not XML <", r"ismrmrd_header is not an ISMRMRD header"),
+        ("ismrmrd_header", "<html/>", r"its ISMRMRD header cannot be read"),
+        ("ismrmrd_header", "not XML <", r"its ISMRMRD header cannot be read"),
     ],
 )
 def test_what_does_not_fit_is_named(raw, name, value, message):
@@ -103,10 +105,10 @@ def test_what_does_not_fit_is_named(raw, name, value, message):
 def test_unusable_samples_are_named_by_slice(raw, value, message):
     with h5py.File(raw, "r+") as file:
         file["kspace"][1] = value
-    volume = readers.read_volume(raw)
-    volume.read_slice(0)
-    with pytest.raises(InputError, match=rf"file1\.h5: slice 1 holds .*{message}"):
-        volume.read_slice(1)
+    seen = survey(readers.read_volume(raw), PrepareOptions())
+    assert [(one.slice, one.severity) for one in seen.findings] == [(1, "error")]
+    with pytest.raises(InputError, match=rf"file1\.h5: slice 1: it holds .*{message}"):
+        seen.require_whole()
 
 
 def test_oversampling_comes_from_the_field_of_view_not_from_the_matrix(tmp_path):

@@ -1,0 +1,66 @@
+"""What an ISMRMRD header (XML) says of a Cartesian acquisition; fastMRI's files carry one too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ismrmrd import xsd
+
+from recon.data.readers.raw import parsing
+from recon.errors import InputError
+
+
+def parse(path: Path, document: Any) -> xsd.ismrmrdHeader:
+    """The header of a file.
+
+    Raises InputError where it is none, or has no encoding.
+    """
+    with parsing(path, "its ISMRMRD header cannot be read"):
+        header = xsd.CreateFromDocument(document)
+    if not header.encoding:
+        raise InputError(f"{path}: its ISMRMRD header has no encoding; one is needed for matrix size and padding")
+    for encoding in header.encoding:
+        for name in ("encodedSpace", "reconSpace"):
+            space = getattr(encoding, name)
+            size = space and space.matrixSize
+            if size is None or size.x is None or size.y is None or min(size.x, size.y) < 1:
+                raise InputError(f"{path}: {name} of its ISMRMRD header has no matrixSize of at least one by one")
+    return header
+
+
+def image_rows(encoding: xsd.encodingType, rows: int) -> int:
+    """Rows of the image, once the readout oversampling is off: by the fields of view, else by the matrices."""
+    encoded, recon = encoding.encodedSpace, encoding.reconSpace
+    fields = encoded.fieldOfView_mm, recon.fieldOfView_mm
+    if all(field is not None and field.x is not None and field.x > 0 for field in fields):
+        part = fields[1].x / fields[0].x
+    else:
+        part = recon.matrixSize.x / encoded.matrixSize.x
+    return max(1, min(rows, round(rows * part)))
+
+
+def first_column(path: Path, encoding: xsd.encodingType) -> int:
+    """The column of k-space that phase-encoding step 0 is: the centre step lies at encoded columns // 2."""
+    limits = encoding.encodingLimits and encoding.encodingLimits.kspace_encoding_step_1
+    if limits is None or limits.center is None:
+        return 0
+    first = encoding.encodedSpace.matrixSize.y // 2 - limits.center
+    return int(first)
+
+
+def patient(header: xsd.ismrmrdHeader) -> str:
+    """The patient's name in the header, or nothing where it is missing or says that it was taken out."""
+    subject = header.subjectInformation
+    name = (subject and (subject.patientID or subject.patientName)) or ""
+    return "" if name.strip().lower() in NOBODY or not name.strip("xX*-_ 0") else name.strip()
+
+
+NOBODY = {"", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "n/a", "na"}
+
+
+def protocol(header: xsd.ismrmrdHeader) -> str:
+    """The protocol's name, or nothing."""
+    measurement, sequence = header.measurementInformation, header.sequenceParameters
+    name = (measurement and measurement.protocolName) or (sequence and sequence.sequence_type) or ""
+    return str(name).strip()

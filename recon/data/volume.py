@@ -1,0 +1,193 @@
+"""One raw volume → its prepared slices: the steps of a preparation, for data sets and for reconstructing alike.
+
+Padding zeroed, noise whitened, coils compressed where asked, coil maps, readout oversampling off, SENSE-combined
+target.
+The maps come before the oversampling goes, because an object that is cut off at the edge of the field of view wraps
+round for ESPIRiT, and no single set of maps explains the outer rows then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon import coils
+from recon.data.checks import Survey
+from recon.data.prepared import Piece, PrepareOptions, centre
+from recon.data.readers import RawVolume
+from recon.errors import InputError
+from recon.fourier import fft, ifft
+from recon.masks import fixed
+
+Complex = NDArray[np.complex64]
+Whitened = Literal["scan", "edge", "no"]
+
+
+@dataclass(frozen=True)
+class CoilMatrices:
+    """What a volume's coils are multiplied by, the same in each slice.
+
+    Attributes:
+        whitening: (coils, coils), or None.
+        whitened: where the noise's covariance came from.
+        compression: (virtual coils, coils), or one for each of the raw rows, or None.
+    """
+
+    whitening: Complex | None
+    whitened: Whitened
+    compression: Complex | None
+
+    def apply(self, kspace: Complex) -> Complex:
+        """Whiten and compress the coils of k-space (coils, rows, columns)."""
+        for matrix in (self.whitening, self.compression):
+            if matrix is not None:
+                kspace = coils.compress(kspace, matrix)
+        return kspace
+
+    def stored(self) -> dict[str, Complex]:
+        """Those that there are, by the name under which a volume file keeps them."""
+        both = {"whitening": self.whitening, "compression": self.compression}
+        return {name: matrix for name, matrix in both.items() if matrix is not None}
+
+
+def survey(raw: RawVolume, options: PrepareOptions) -> Survey:
+    """One pass over the volume's samples, for what the options need of all slices at once."""
+    geometric = compresses(raw, options) and options.compression == "geometric"
+    return Survey(raw, options.calibration_width, along_readout=geometric)
+
+
+def compresses(raw: RawVolume, options: PrepareOptions) -> bool:
+    """Whether the options ask for fewer coils than the volume has."""
+    return options.coils is not None and options.coils < raw.coils
+
+
+def coil_matrices(raw: RawVolume, options: PrepareOptions, seen: Survey) -> CoilMatrices:
+    """The volume's whitening and compression.
+
+    Raises:
+        InputError: where a noise scan is asked for and there is none, or its covariance cannot be inverted.
+    """
+    whitening, whitened = _whitening(raw, options, seen)
+    compression = None
+    if compresses(raw, options):
+        assert options.coils is not None
+        covariance = seen.centre
+        if whitening is not None:
+            # Of whitened samples W k the covariance is W C Wᴴ.
+            covariance = whitening @ covariance @ whitening.conj().T
+        make = coils.geometric_compression if options.compression == "geometric" else coils.compression_matrix
+        compression = make(covariance, options.coils)
+    return CoilMatrices(whitening, whitened, compression)
+
+
+def _whitening(raw: RawVolume, options: PrepareOptions, seen: Survey) -> tuple[Complex | None, Whitened]:
+    if options.prewhiten == "off" or (options.prewhiten == "auto" and raw.load_noise is None):
+        return None, "no"
+    if options.prewhiten == "edge":
+        covariance = seen.edge
+    elif raw.load_noise is None:
+        raise InputError(f"{raw.path}: it has no noise scan to prewhiten by; --prewhiten edge takes k-space's corners")
+    else:
+        noise = raw.load_noise()
+        covariance = coils.coil_covariance(noise) / noise.shape[1]
+    try:
+        return coils.whitening_matrix(covariance), "edge" if options.prewhiten == "edge" else "scan"
+    except InputError as error:
+        raise InputError(f"{raw.path}: {error}") from error
+
+
+def pieces(
+    raw: RawVolume,
+    options: PrepareOptions,
+    matrices: CoilMatrices,
+    known_maps: Callable[[int], Complex] | None = None,
+) -> Iterator[Piece]:
+    """The prepared slices of a raw volume, one at a time.
+
+    A volume that is undersampled is calibrated from the lines that it has, and its ``target`` is its zero-filled
+    combination.
+
+    Args:
+        raw: the volume.
+        options: how to prepare it.
+        matrices: of ``coil_matrices``.
+        known_maps: maps of a slice that were made before, from the same samples in the same way.
+
+    Yields:
+        k-space (coils, rows, columns) without readout oversampling and with zero padding; maps; the combined image.
+    """
+    mask = raw.mask
+    if options.calibration == "mask" and mask is None:
+        mask = fixed(options.calibration_mask, raw.columns, (raw.pad_left, raw.pad_right)).columns
+    for position in range(raw.slices):
+        acquired = matrices.apply(without_padding(raw.read_slice(position), raw.pad_left, raw.pad_right))
+        if known_maps is not None:
+            maps = known_maps(position)
+        elif options.maps == "own":
+            maps = own_maps(raw, position, matrices)
+        else:
+            maps = _espirit(raw, position, acquired, mask, options)
+        kspace = without_oversampling(acquired, raw.image_rows)
+        target = coils.sense_combine(ifft(kspace, (-2, -1)), maps)
+        yield Piece(kspace, maps, target)
+
+
+def _espirit(
+    raw: RawVolume, position: int, acquired: Complex, mask: NDArray[np.bool_] | None, options: PrepareOptions
+) -> Complex:
+    program = coils.espirit_bart if options.espirit == "bart" else coils.espirit
+    try:
+        return program(acquired, options.calibration_width, mask, rows=raw.image_rows, crop=options.eigenvalue_crop)
+    except InputError as error:
+        raise InputError(f"{raw.path}: slice {position}: {error}") from error
+
+
+def own_maps(raw: RawVolume, position: int, matrices: CoilMatrices) -> Complex:
+    """The maps that come with a slice: through the coils' matrices, cut to the image's rows, with Σ|s|² of one.
+
+    Raises:
+        InputError: where none come with it, they do not fit, or are not finite.
+    """
+    if raw.load_maps is None:
+        raise InputError(f"{raw.path}: no maps come with it; --maps espirit makes them")
+    if matrices.compression is not None and matrices.compression.ndim == 3:
+        raise InputError(f"{raw.path}: maps of its own cannot follow geometric compression; use --compression svd")
+    maps = np.ascontiguousarray(raw.load_maps(position), np.complex64)
+    expected = (raw.coils, raw.rows, raw.columns)
+    if maps.shape != expected or not np.isfinite(maps).all():
+        raise InputError(
+            f"{raw.path}: slice {position}: its own maps are {maps.shape} or not finite; {expected} is due"
+        )
+    maps = matrices.apply(maps)[:, centre((raw.rows, raw.columns), (raw.image_rows, raw.columns))[0]]
+    size = np.sqrt(np.sum(maps.real**2 + maps.imag**2, axis=0))
+    inside = size > 1e-3 * size.max()
+    return np.divide(maps, size, out=np.zeros_like(maps), where=inside)
+
+
+def without_oversampling(kspace: Complex, image_rows: int) -> Complex:
+    """Remove readout oversampling: to image space along the rows, the central ``image_rows``, and back.
+
+    Args:
+        kspace: (coils, rows, columns), centred.
+        image_rows: rows that remain, at most those there are.
+
+    Returns:
+        (coils, image_rows, columns). Orthonormal on the way, so the image inside keeps its values.
+    """
+    rows, columns = kspace.shape[-2:]
+    if image_rows == rows:
+        return kspace
+    region = centre((rows, columns), (image_rows, columns))[0]
+    return np.ascontiguousarray(fft(ifft(kspace, (-2,))[..., region, :], (-2,)), np.complex64)
+
+
+def without_padding(kspace: Complex, pad_left: int, pad_right: int) -> Complex:
+    """k-space with the columns that were never acquired at exactly zero."""
+    kspace = kspace.copy()
+    kspace[..., :pad_left] = 0
+    kspace[..., kspace.shape[-1] - pad_right :] = 0
+    return kspace
