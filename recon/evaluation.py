@@ -164,18 +164,22 @@ def measure_slice(piece: Slice, method: Method, mask: MaskConfig) -> dict[str, f
 
 
 def reconstruct(piece: Slice, method: Method, mask: MaskConfig) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """A method's magnitude image of a slice and the reference's, both (crop rows, crop columns).
+    """A method's magnitude image of a slice and the reference's, both (crop rows, crop columns)."""
+    row = piece.row
+    drawn = fixed(mask, row.columns, padding=(row.pad_left, row.pad_right))
+    target = centre_crop(torch.from_numpy(np.ascontiguousarray(piece.target)), (row.crop_rows, row.crop_columns))
+    return magnitude(piece, method, drawn), target.abs().numpy()
+
+
+def magnitude(piece: Slice, method: Method, mask: Mask) -> np.ndarray[Any, Any]:
+    """A method's magnitude image of a slice from the lines that the mask keeps, (crop rows, crop columns).
 
     Every method's image is cut to where the coil maps are not all zero: the reference is zero elsewhere, and a method
     that is free there (a wavelet bleeds over the edge) would be charged for pixels that no data speak of.
     """
-    row = piece.row
-    drawn = fixed(mask, row.columns, padding=(row.pad_left, row.pad_right))
-    crop = (row.crop_rows, row.crop_columns)
     support = (piece.maps != 0).any(axis=0)
-    found = method(piece, drawn) * support
-    image, target = (torch.from_numpy(np.ascontiguousarray(one)) for one in (found, piece.target))
-    return centre_crop(image, crop).abs().numpy(), centre_crop(target, crop).abs().numpy()
+    image = torch.from_numpy(np.ascontiguousarray(method(piece, mask) * support))
+    return centre_crop(image, (piece.row.crop_rows, piece.row.crop_columns)).abs().numpy()
 
 
 @dataclass(frozen=True)

@@ -182,11 +182,8 @@ def draw(config: MaskConfig, columns: int, rng: np.random.Generator, padding: tu
             f"or raise the centre fraction {centre_fraction:g}"
         )
     if config.kind == "file":
-        centre = _centre_run(pattern)
-        acceleration = (columns - sum(padding)) / int(pattern.sum())
-    else:
-        centre = centre_lines(columns, centre_fraction)
-    return Mask(pattern, config.kind, acceleration, centre, offset, padding)
+        return given(pattern, padding)
+    return Mask(pattern, config.kind, acceleration, centre_lines(columns, centre_fraction), offset, padding)
 
 
 def fixed(config: MaskConfig, columns: int, padding: tuple[int, int] = (0, 0)) -> Mask:
@@ -195,6 +192,19 @@ def fixed(config: MaskConfig, columns: int, padding: tuple[int, int] = (0, 0)) -
     So the whole test set is undersampled identically, as in the paper.
     """
     return draw(config, columns, np.random.default_rng(np.random.SeedSequence([config.seed])), padding)
+
+
+def given(pattern: np.ndarray, padding: tuple[int, int] = (0, 0)) -> Mask:
+    """The mask of the columns that were acquired, (columns,) bool, as a raw file says.
+
+    Raises InputError where it keeps none.
+    """
+    kept = np.asarray(pattern, bool).copy()
+    kept[: padding[0]] = False
+    kept[kept.size - padding[1] :] = False
+    if not kept.any():
+        raise InputError("the mask keeps none of the acquired columns")
+    return Mask(kept, "file", (kept.size - sum(padding)) / int(kept.sum()), _centre_run(kept), None, padding)
 
 
 def _centre(columns: int, centre_fraction: float) -> np.ndarray:

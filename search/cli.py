@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.text import Text
 
-from recon.config import WeightingKind
+from recon.config import MasksConfig, WeightingKind
 from recon.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ Failures = Annotated[int, typer.Option(min=0, help="Retries of a trial whose wor
 Verbose = Annotated[bool, typer.Option("--verbose", help="Let Ray speak.")]
 
 RUNS = Path("runs")
+PROBLEMS_SHOWN = 20
+"""Lines of findings that prepare prints; all are in problems.csv."""
 
 
 def main() -> None:
@@ -106,9 +108,13 @@ def simulate(
     coils: Annotated[int, typer.Option(help="Receive coils.")] = 15,
     snr: Annotated[float, typer.Option(help="Of muscle in the proton-density scan, coils combined.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Reproduces every file bit for bit.")] = 0,
+    format: Annotated[
+        Literal["fastmri", "ismrmrd", "hammernik", "cfl", "numpy"],
+        typer.Option(help="Of the files; fastMRI's HDF5, ISMRMRD with a noise scan, MATLAB's, BART's or NumPy's."),
+    ] = "fastmri",
     workers: Annotated[int, typer.Option(min=1, help="Subjects made side by side.")] = os.cpu_count() or 1,
 ) -> None:
-    """Simulate raw two-contrast knee k-space in fastMRI's layout.
+    """Simulate raw two-contrast knee k-space.
 
     Example: splitpoint simulate data/raw --train 8 --val 2 --test 2 --matrix 64 --coils 8
     """
@@ -124,6 +130,7 @@ def simulate(
             coils=coils,
             snr=snr,
             seed=seed,
+            format=format,
             map=mapped,
             progress=step,
         )
@@ -141,7 +148,32 @@ def prepare(
         Literal["full", "mask"], typer.Option(help="ESPIRiT from the full centre, or from what a mask keeps.")
     ] = "full",
     calibration_width: Annotated[int, typer.Option(help="Edge of ESPIRiT's calibration region.")] = 24,
+    eigenvalue_crop: Annotated[float, typer.Option(help="Maps are zero below this of ESPIRiT's eigenvalue.")] = 0.95,
+    espirit: Annotated[
+        Literal["splitpoint", "bart"], typer.Option(help="Whose ESPIRiT: ours, or BART's where it is installed.")
+    ] = "splitpoint",
+    maps: Annotated[
+        Literal["espirit", "own"], typer.Option(help="Maps by ESPIRiT, or those that come with the raw data.")
+    ] = "espirit",
+    prewhiten: Annotated[
+        Literal["auto", "scan", "edge", "off"],
+        typer.Option(help="By the noise scan where there is one, by it alone, by the corners of k-space, or not."),
+    ] = "auto",
     coils: Annotated[int | None, typer.Option(help="Compress to this many virtual coils.")] = None,
+    compression: Annotated[
+        Literal["svd", "geometric"], typer.Option(help="One matrix a volume, or one for each readout position.")
+    ] = "svd",
+    axes: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Of NumPy arrays: 'slices coils rows columns' in their order.")
+    ] = None,
+    oversampling: Annotated[float, typer.Option(help="Of the readout, in files without a header.")] = 1.0,
+    patients: Annotated[
+        Literal["header", "files"], typer.Option(help="Whose a volume is: by its header, or each its own.")
+    ] = "header",
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PREPARED", help="Data set whose maps of the same samples are taken; repeatable."),
+    ] = None,
     split: Annotated[
         Literal["auto", "folders", "random"],
         typer.Option(help="By folders named train, val and test, or drawn; auto looks whether there are such folders."),
@@ -153,13 +185,17 @@ def prepare(
 ) -> None:
     """Prepare raw k-space for training.
 
-    Coil maps, targets, the split, and nested subsets of each task, in one folder. The same command again continues what
-    is unfinished.
+    ISMRMRD, fastMRI's HDF5, Hammernik's .mat, BART's .cfl and NumPy's .npy. Coil maps, targets, the split, and nested
+    subsets of each task, in one folder; what was found wrong with a file is shown, and stands in problems.csv. The same
+    command again continues what is unfinished.
 
     Example: splitpoint prepare data/raw --out data/prepared
     """
+    import pandas as pd
+
     from recon.data.prepare import prepare as run
     from recon.data.prepared import PrepareOptions
+    from recon.data.readers import Hints
     from search.parallel import ray_map
 
     globs = dict(named_glob(text) for text in task or [])
@@ -167,17 +203,34 @@ def prepare(
         PrepareOptions,
         calibration=calibration,
         calibration_width=calibration_width,
+        eigenvalue_crop=eigenvalue_crop,
+        espirit=espirit,
+        maps=maps,
+        prewhiten=prewhiten,
         coils=coils,
+        compression=compression,
+        hints=options_of(
+            Hints, axes=tuple(axes.replace(",", " ").split()) if axes else None, oversampling=oversampling
+        ),
+        patients=patients,
         split=split,
         split_seed=split_seed,
         subset_seed=subset_seed,
         tasks=globs,
     )
     with bar("preparing", "volumes") as step, ray_map(address=address, workers=workers) as mapped:
-        report = run(raw, out, options, map=mapped, progress=lambda done, total, result: step(done, total))
-    for reason in report.failed.values():
-        talk.print(f"left out: {reason}")
-    done = f"{len(report.prepared)} volumes prepared, {len(report.kept)} kept, {len(report.failed)} left out"
+        report = run(
+            raw, out, options, reuse=reuse or [], map=mapped, progress=lambda done, total, result: step(done, total)
+        )
+    for problem in report.problems.head(PROBLEMS_SHOWN).itertuples():
+        where = "" if problem.slice is pd.NA else f" slice {problem.slice}:"
+        talk.print(f"{problem.severity}: {problem.file}:{where} {problem.what}")
+    if len(report.problems) > PROBLEMS_SHOWN:
+        talk.print(f"{len(report.problems) - PROBLEMS_SHOWN} more such lines in {out / 'problems.csv'}")
+    done = (
+        f"{len(report.prepared)} volumes prepared, {len(report.kept)} kept, {len(report.duplicates)} listed twice, "
+        f"{len(report.failed)} left out"
+    )
     talk.print(f"{done} in {report.seconds:.0f} s: {out}, hash {(report.hash or 'none')[:12]}")
     if not report.ok:
         raise typer.Exit(1)
@@ -190,20 +243,25 @@ def inspect(
         Path | None, typer.Option(help="Contact sheet (PNG); without it PREPARED/contact_sheet.png.")
     ] = None,
     slices: Annotated[int, typer.Option(min=1, help="Slices of each task on the sheet.")] = 3,
+    space: Annotated[
+        Path | None, typer.Option(help="Space (YAML) whose masks are counted and drawn; without it the paper's.")
+    ] = None,
 ) -> None:
     """Say what prepared data hold, and draw a contact sheet.
 
     A line for each task and split on standard output; images, maps and masks of a few slices in a picture.
 
-    Example: splitpoint inspect data/prepared
+    Example: splitpoint inspect data/prepared --space spaces/quickstart.yaml
     """
     from recon.data.inspect import contact_sheet, summary
     from recon.data.prepared import PreparedData
     from search.leaderboard import plain_table
+    from spaces.schema import load_space
 
     prepared = PreparedData(data)
-    sys.stdout.write(plain_table(summary(prepared)))
-    path = contact_sheet(prepared, out or data / "contact_sheet.png", slices=slices)
+    masks = load_space(space).training.masks if space is not None else MasksConfig()
+    sys.stdout.write(plain_table(summary(prepared, masks)))
+    path = contact_sheet(prepared, out or data / "contact_sheet.png", slices=slices, mask=masks.val)
     talk.print(f"hash {prepared.hash[:12]}, contact sheet {path}")
 
 
@@ -485,6 +543,60 @@ def run_test(
     talk.print(f"bundle: {bundle} ({loaded.config.network.layout}, method «{NETWORK}» above)")
 
 
+@app.command()
+def reconstruct(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")],
+    raw: Annotated[list[Path], typer.Argument(metavar="RAW", help="Raw files, or folders of them, in any format.")],
+    out: Annotated[Path, typer.Option(help="File, or folder of files named as the raw ones.")],
+    task: Annotated[str | None, typer.Option(help="Which of the bundle's tasks; without it as the file says.")] = None,
+    axes: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Of NumPy arrays: 'slices coils rows columns' in their order.")
+    ] = None,
+    oversampling: Annotated[float, typer.Option(help="Of the readout, in files without a header.")] = 1.0,
+    device: Device = "auto",
+) -> None:
+    """Run a bundle on raw files, and write fastMRI's reconstruction layout.
+
+    Prepared as the bundle's training data were. Files acquired in part are reconstructed from their own lines, fully
+    sampled ones from those that the bundle's test mask keeps.
+
+    Example: splitpoint reconstruct runs/first/bundle data/raw/test --out reconstructions
+    """
+    from recon import bundle as bundles
+    from recon.data.prepare import find
+    from recon.data.readers import Hints
+    from recon.reconstruct import reconstruct_file, remembered_options
+
+    loaded = bundles.load(bundle)
+    options = remembered_options(loaded)
+    named = axis_names(axes)
+    if named or oversampling != 1.0:
+        options = options.model_copy(update={"hints": options_of(Hints, axes=named, oversampling=oversampling)})
+    files = [source.path for source in find(raw)]
+    if len(files) > 1 and (out.is_file() or out.suffix):
+        raise InputError(f"--out {out} is one file, and there are {len(files)} to reconstruct; give a folder")
+    failed = 0
+    with bar("reconstructing", "volumes") as step:
+        for done, file in enumerate(files, start=1):
+            try:
+                made = reconstruct_file(loaded, file, out, task=task, options=options, device=device)
+            except InputError as error:
+                if len(files) == 1:
+                    raise
+                failed += 1
+                complain(str(error), 1)
+            else:
+                print(made.path)
+            step(done, len(files))
+    if failed:
+        raise typer.Exit(complain(f"{failed} of {len(files)} files were left out", 1))
+
+
+def axis_names(text: str | None) -> tuple[str, ...] | None:
+    """The names in ``--axes``, parted by spaces or commas."""
+    return tuple(text.replace(",", " ").split()) if text else None
+
+
 @contextlib.contextmanager
 def bar(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr with rate and time left; plain lines where stderr is no terminal."""
@@ -492,10 +604,16 @@ def bar(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{60 * task.speed:.1f} a minute")
 
     if not talk.is_terminal:
         began = time.monotonic()
@@ -503,7 +621,8 @@ def bar(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
         def line(done: int, total: int) -> None:
             # A tenth at a time: a log wants to know that it goes on, not each step.
             if done == total or done * 10 // total > (done - 1) * 10 // total:
-                talk.print(f"{verb}: {done} of {total} {things}, {time.monotonic() - began:.0f} s")
+                seconds = time.monotonic() - began
+                talk.print(f"{verb}: {done} of {total} {things}, {seconds:.0f} s, {60 * done / seconds:.1f} a minute")
 
         yield line
         return
@@ -512,6 +631,7 @@ def bar(verb: str, things: str) -> Iterator[Callable[[int, int], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(things),
+        Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -60,6 +60,7 @@ def export(study: OpenStudy, trial: str | None = None, out: Path | None = None) 
         "stage": record.stage,
         "chosen": why,
         "data_hash": record.data_hash,
+        "prepare": study.attributes.get("prepared", {}),
         "code_version": record.code_version,
         "metric_definition": {DEFINITION: DEFINITIONS[DEFINITION]},
         "validation": {name: value for name, value in record.metrics.items() if name.split("/")[0] in METRICS},

@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class DataFacts:
     hash: str
     slices: Mapping[str, int]
     """Training slices of each task."""
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    """The options that they were prepared with, as JSON values: a bundle remembers them for raw files to come."""
 
     @classmethod
     def of(cls, path: Path) -> DataFacts:
@@ -63,7 +65,8 @@ class DataFacts:
         Raises InputError where there are no prepared data.
         """
         data = PreparedData(path)
-        return cls(Path(path).resolve(), data.hash, {task: len(data.subset(task)) for task in data.tasks})
+        slices = {task: len(data.subset(task)) for task in data.tasks}
+        return cls(Path(path).resolve(), data.hash, slices, data.options.model_dump(mode="json"))
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ def agree(study: OpenStudy, space: Space, facts: DataFacts) -> None:
     attributes = {
         "data_hash": facts.hash,
         "data": str(facts.path),
+        "prepared": dict(facts.prepared),
         "space_hash": space.hash,
         "space": space.model_dump(mode="json"),
     }

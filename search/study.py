@@ -160,7 +160,7 @@ class OpenStudy:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the study says of itself: ``space``, ``space_hash``, ``data``, ``data_hash``, ``code_version``."""
+        """What the study says of itself: ``space``, ``space_hash``, ``data``, ``data_hash``, ``prepared``."""
         return dict(self.search.user_attrs)
 
     @property

@@ -394,12 +394,7 @@ def versions() -> dict[str, str]:
 def _facts(raw: RawVolume, job: Job) -> dict[str, Any]:
     """The fields of ``VolumeRecord`` that are known before the samples are read."""
     options = job.options
-    if options.crop == "header":
-        size = raw.crop
-    elif options.crop == "full":
-        size = (raw.image_rows, raw.columns)
-    else:
-        size = options.crop
+    crop_rows, crop_columns = volume.crop_of(raw, options)
     return {
         "volume": raw.name,
         "task": job.task,
@@ -410,8 +405,8 @@ def _facts(raw: RawVolume, job: Job) -> dict[str, Any]:
         "columns": raw.columns,
         "pad_left": raw.pad_left,
         "pad_right": raw.pad_right,
-        "crop_rows": min(size[0], raw.image_rows),
-        "crop_columns": min(size[1], raw.columns),
+        "crop_rows": crop_rows,
+        "crop_columns": crop_columns,
         "source": raw.path.name,
         "source_format": raw.format,
         "acquisition": raw.acquisition,

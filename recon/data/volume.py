@@ -54,6 +54,16 @@ class CoilMatrices:
         return {name: matrix for name, matrix in both.items() if matrix is not None}
 
 
+def crop_of(raw: RawVolume, options: PrepareOptions) -> tuple[int, int]:
+    """The centre region (rows, columns) that counts: the header's, all, or the one that is asked for."""
+    size = (raw.image_rows, raw.columns)
+    if options.crop == "header":
+        size = raw.crop
+    elif options.crop != "full":
+        size = options.crop
+    return min(size[0], raw.image_rows), min(size[1], raw.columns)
+
+
 def survey(raw: RawVolume, options: PrepareOptions) -> Survey:
     """One pass over the volume's samples, for what the options need of all slices at once."""
     geometric = compresses(raw, options) and options.compression == "geometric"

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from recon.errors import InputError
 from recon.simulate.contrast import PROTOCOLS
+from recon.simulate.formats import Format
 from recon.simulate.geometry import Geometry
 from recon.simulate.write import Examination, Split, examine
 
@@ -17,7 +18,6 @@ FIRST: Mapping[Split, int] = {"train": 0, "val": 6000, "test": 8000}
 LAST = 9999
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-Format = Literal["fastmri"]
 Map = Callable[[Callable[[Examination], list[Path]], Iterable[Examination]], Iterable[list[Path]]]
 Progress = Callable[[int, int], Any]
 
@@ -37,13 +37,14 @@ def simulate(
     map: Map = map,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Simulate knees and write one HDF5 file a volume: `out/train`, `out/val` and `out/test`.
+    """Simulate knees and write one file a volume: `out/train`, `out/val` and `out/test`.
 
     subjects: how many of each split; a subject has two volumes, `kneeNNNN_CORPD_FBK.h5` and
     `kneeNNNN_CORPDFS_FBK.h5`. matrix: rows and columns of the reconstructed image; k-space has twice the rows
     (readout oversampling) and 1.15 times the columns, of which `phase_lines` are acquired (fastMRI's 332 of 368 at 320,
     in proportion, where None) and the others zero. Slices are 3 mm thick and spread over the joint. snr: of muscle in
     the proton-density scan, coils combined at best; infinite means no noise, and 0 noise alone, without a knee.
+    format: of the files (``recon.simulate.formats``); fastMRI's HDF5 by default.
     map: like the built-in; it may run the examinations anywhere and in any order but must return them in order.
     progress: called with the volumes done and all.
 
@@ -72,6 +73,7 @@ def simulate(
             geometry=geometry,
             coils=coils,
             snr=float(snr),
+            format=format,
         )
         for split in SPLITS
         for index in range(subjects.get(split, 0))

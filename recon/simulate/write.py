@@ -1,4 +1,4 @@
-"""One simulated examination, written as it is made: a subject's two volumes in fastMRI's HDF5 layout.
+"""One simulated examination, written as it is made: a subject's two volumes, in fastMRI's HDF5 layout or others.
 
 Leaves to others: anatomy, contrast and coils; here they are only put together and written.
 """
@@ -18,6 +18,7 @@ from recon.files import replace_file
 from recon.fourier import ifft
 from recon.simulate.anatomy import Subject
 from recon.simulate.contrast import PROTOCOLS, Protocol, signals, water_and_fat
+from recon.simulate.formats import Format, convert
 from recon.simulate.geometry import SUPERSAMPLING, Geometry
 from recon.simulate.receive import Receiver, acquire, noise
 from recon.simulate.texture import SmoothMap
@@ -50,6 +51,7 @@ class Examination:
     geometry: Geometry
     coils: int
     snr: float
+    format: Format = "fastmri"
 
     @property
     def patient(self) -> str:
@@ -65,7 +67,7 @@ class Examination:
         return np.random.default_rng(np.random.SeedSequence([self.seed, self.number, *words]))
 
 
-_ANATOMY, _TEXTURE, _COILS, _PHASE, _NOISE, _FIELD = range(6)
+_ANATOMY, _TEXTURE, _COILS, _PHASE, _NOISE, _FIELD, _NOISE_SCAN = range(7)
 
 
 def examine(examination: Examination) -> list[Path]:
@@ -92,7 +94,10 @@ def examine(examination: Examination) -> list[Path]:
                 kspace = GAIN * _scan(examination, protocol, receiver, sensitivities, image, (number, index))
                 volumes[number]["kspace"][index] = kspace
                 volumes[number]["reconstruction_rss"][index] = root_sum_of_squares(kspace, geometry.matrix)
-    return [examination.path(protocol) for protocol in PROTOCOLS]
+    return [
+        convert(examination.path(protocol), examination.format, examination.rng(_NOISE_SCAN, number))
+        for number, protocol in enumerate(PROTOCOLS)
+    ]
 
 
 def _scan(

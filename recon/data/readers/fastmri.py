@@ -10,14 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.data.readers import header
-from recon.data.readers.raw import Hints, RawVolume, parsing
+from recon.data.readers.raw import Hints, RawVolume, parsing, usual_task
 from recon.errors import InputError
 
 FORMAT = "fastmri"
 SUFFIXES = (".h5", ".hdf5")
-
-TASKS = {"CORPD_FBK": "PDw", "CORPDFS_FBK": "PDw-FS"}
-"""fastMRI's knee acquisitions by the names that the literature uses."""
 
 
 def recognises(path: Path) -> bool:
@@ -73,7 +70,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
         name=path.stem,
         format=FORMAT,
         acquisition=acquisition,
-        task=TASKS.get(acquisition, acquisition),
+        task=usual_task(acquisition),
         # A file without a patient is a patient of its own.
         patient=_text(attributes.get("patient_id")) or path.stem,
         slices=slices,

@@ -19,7 +19,7 @@ from ismrmrd.hdf5 import acquisition_header_dtype
 from numpy.typing import NDArray
 
 from recon.data.readers import header
-from recon.data.readers.raw import Hints, RawVolume, parsing
+from recon.data.readers.raw import Hints, RawVolume, parsing, usual_task
 from recon.errors import InputError
 
 FORMAT = "ismrmrd"
@@ -139,7 +139,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
         name=path.name.removesuffix(path.suffix).removesuffix(".ismrmrd"),
         format=FORMAT,
         acquisition=acquisition,
-        task=acquisition,
+        task=usual_task(acquisition),
         patient=header.patient(document) or path.stem,
         slices=slices,
         coils=coils,

@@ -16,6 +16,8 @@ from recon.errors import InputError
 
 SLICE_BYTES = 4 * 1024**3
 """A slice of k-space larger than this is a damaged header: 128 coils of 2048 × 1024 samples take half of it."""
+TASKS = {"CORPD_FBK": "PDw", "CORPDFS_FBK": "PDw-FS"}
+"""fastMRI's knee protocols by the names that the literature uses."""
 AXES = ("slices", "coils", "rows", "columns")
 
 
@@ -191,7 +193,7 @@ def headless(
         name=name,
         format=format,
         acquisition=task,
-        task=hints.task or task,
+        task=hints.task or usual_task(task),
         patient=hints.patient or name,
         slices=slices,
         coils=coils,
@@ -206,6 +208,11 @@ def headless(
         files=files,
         load_maps=load_maps,
     )
+
+
+def usual_task(protocol: str) -> str:
+    """The task that a protocol stands for where nobody names one: its usual name, else the protocol's own."""
+    return TASKS.get(protocol, protocol)
 
 
 def _times(shape: tuple[int, ...]) -> str:
