@@ -72,6 +72,8 @@ class _Readouts:
     turned: NDArray[np.bool_]
     pre: NDArray[np.int64]
     """Samples to discard before; as stored, before turning."""
+    stored: NDArray[np.int64]
+    """Samples with those to discard."""
     samples: NDArray[np.int64]
     """Samples that remain."""
     first_row: NDArray[np.int64]
@@ -126,6 +128,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
     rows_of_image = header.image_rows(encoding, rows)
     recon = encoding.reconSpace.matrixSize
     acquisition = header.protocol(document) or "unnamed"
+    own_name = path.name.removesuffix(path.suffix).removesuffix(".ismrmrd")
     noise = np.flatnonzero(_flagged(head["flags"], ismrmrd.ACQ_IS_NOISE_MEASUREMENT))
 
     def load(position: int) -> NDArray[np.complex64]:
@@ -136,11 +139,11 @@ def read(path: Path, hints: Hints) -> RawVolume:
 
     return RawVolume(
         path=path,
-        name=path.name.removesuffix(path.suffix).removesuffix(".ismrmrd"),
+        name=own_name,
         format=FORMAT,
         acquisition=acquisition,
         task=usual_task(acquisition),
-        patient=header.patient(document) or path.stem,
+        patient=header.patient(document) or own_name,
         slices=slices,
         coils=coils,
         rows=rows,
@@ -232,7 +235,8 @@ def _place(path: Path, group: str, encoding: Any, head: Any, image: NDArray[np.i
             f"{path}: its readouts have {', '.join(map(str, coils))} coils, where all have the same number"
         )
     pre, post = heads["discard_pre"].astype(np.int64), heads["discard_post"].astype(np.int64)
-    samples = heads["number_of_samples"].astype(np.int64) - pre - post
+    stored = heads["number_of_samples"].astype(np.int64)
+    samples = stored - pre - post
     turned = _flagged(heads["flags"], ismrmrd.ACQ_IS_REVERSE)
     middle = heads["center_sample"].astype(np.int64) - pre
     middle = np.where(turned, samples - 1 - middle, middle)
@@ -252,7 +256,16 @@ def _place(path: Path, group: str, encoding: Any, head: Any, image: NDArray[np.i
             "kspace_encode_step_1, its centre and encodedSpace do not fit"
         )
     return _Readouts(
-        group, image, _slice_positions(heads), column, turned, pre, samples, first_row, (int(coils[0]), rows, columns)
+        group=group,
+        number=image,
+        slice=_slice_positions(heads),
+        column=column,
+        turned=turned,
+        pre=pre,
+        stored=stored,
+        samples=samples,
+        first_row=first_row,
+        shape=(int(coils[0]), rows, columns),
     )
 
 
@@ -290,29 +303,33 @@ def _load(path: Path, readouts: _Readouts, position: int) -> NDArray[np.complex6
     coils, rows, columns = readouts.shape
     chosen = np.flatnonzero(readouts.slice == position)
     kspace = np.zeros((coils, rows, columns), np.complex64)
-    times = np.zeros(columns, np.int64)
+    # Of each sample and not of each line: one average may be a partial echo where another is whole.
+    times = np.zeros((rows, columns), np.float32)
     with h5py.File(path, "r") as file:
         found = file[readouts.group]["data"].fields("data")[readouts.number[chosen]]
     for place, numbers in zip(chosen, found, strict=True):
         lead, count, row = readouts.pre[place], readouts.samples[place], readouts.first_row[place]
-        samples = _samples(path, numbers, coils, int(readouts.number[place]))[:, lead : lead + count]
+        whole = _samples(path, numbers, coils, int(readouts.number[place]), int(readouts.stored[place]))
+        samples = whole[:, lead : lead + count]
         if readouts.turned[place]:
             samples = samples[:, ::-1]
         kspace[:, row : row + count, readouts.column[place]] += samples
-        times[readouts.column[place]] += 1
-    return np.asarray(kspace / np.maximum(times, 1).astype(np.float32), np.complex64)
+        times[row : row + count, readouts.column[place]] += 1
+    return np.asarray(kspace / np.maximum(times, 1), np.complex64)
 
 
-def _samples(path: Path, numbers: Any, coils: int, readout: int) -> NDArray[np.complex64]:
+def _samples(path: Path, numbers: Any, coils: int, readout: int, samples: int) -> NDArray[np.complex64]:
     """A readout's samples, (coils, samples), from the interleaved real and imaginary parts that are stored."""
     flat = np.ascontiguousarray(numbers, np.float32)
-    if flat.size % (2 * coils):
-        raise InputError(f"{path}: readout {readout} holds {flat.size} numbers, which are not {coils} coils' samples")
-    return flat.view(np.complex64).reshape(coils, -1)
+    if flat.size != 2 * coils * samples:
+        raise InputError(
+            f"{path}: readout {readout} holds {flat.size} numbers, which are not {coils} coils of {samples} samples"
+        )
+    return flat.view(np.complex64).reshape(coils, samples)
 
 
 def _noise(path: Path, group: str, numbers: NDArray[np.int64], head: Any, coils: int) -> NDArray[np.complex64]:
-    """The noise scan's samples, (coils, samples)."""
+    """The noise scan's samples that are not to be discarded, (coils, samples)."""
     found, total = [], 0
     with h5py.File(path, "r") as file:
         data = file[group]["data"].fields("data")
@@ -321,7 +338,9 @@ def _noise(path: Path, group: str, numbers: NDArray[np.int64], head: Any, coils:
                 raise InputError(
                     f"{path}: its noise scan has {head['active_channels'][number]} coils, its image {coils}"
                 )
-            samples = _samples(path, data[number], coils, int(number))
+            stored = int(head["number_of_samples"][number])
+            end = max(0, stored - int(head["discard_post"][number]))
+            samples = _samples(path, data[number], coils, int(number), stored)[:, head["discard_pre"][number] : end]
             found.append(samples)
             total += samples.shape[1]
             if total >= NOISE_SAMPLES:
