@@ -143,6 +143,7 @@ def _number(path: Path, name: str) -> int | None:
     if not there:
         return None
     value = np.asarray(_variable(path, name)).reshape(-1)
-    if value.size != 1 or not np.isreal(value[0]) or not 0 <= value[0] < 2**31:
+    # Kinds first: a complex number of format 7.3 is a pair, and pairs cannot be compared.
+    if value.dtype.kind not in "biuf" or value.size != 1 or not 0 <= value[0] < 2**31 or value[0] % 1:
         raise InputError(f"{path}: {name} is {value[:3]}, where a number of columns is expected")
     return int(value[0])
