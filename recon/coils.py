@@ -228,7 +228,8 @@ def edge_samples(kspace: Complex, pad_left: int = 0, pad_right: int = 0) -> Comp
     """The samples at the corners of k-space, where noise is nearly all there is: (coils, samples).
 
     The outer quarter of the rows and, of the acquired columns, those in the outer quarter of their largest distance
-    from the centre.
+    from the centre; without samples that are zero in all coils, as lines that a mask dropped and what a partial echo
+    left out are.
 
     Args:
         kspace: (coils, rows, columns), centred.
@@ -239,7 +240,8 @@ def edge_samples(kspace: Complex, pad_left: int = 0, pad_right: int = 0) -> Comp
     column = np.abs(np.arange(columns) - columns // 2)
     acquired = slice(pad_left, columns - pad_right)
     corner = np.ix_(row > 0.75 * row.max(), column[acquired] > 0.75 * column[acquired].max())
-    return kspace[:, :, acquired][(slice(None), *corner)].reshape(coils, -1)
+    samples = kspace[:, :, acquired][(slice(None), *corner)].reshape(coils, -1)
+    return samples[:, samples.any(axis=0)]
 
 
 def whitening_matrix(covariance: NDArray[np.complex128]) -> Complex:

@@ -24,7 +24,7 @@ from recon.errors import InputError
 Severity = Literal["error", "warning"]
 
 EMPTY_COIL = 1e-6
-"""A coil with less than this part of the median coil's energy is empty."""
+"""A coil with less than this part of the mean coil's energy is empty."""
 SATURATED_SAMPLES = 8
 """So many samples at exactly the largest value were clipped."""
 OFF_CENTRE = 0.25
@@ -136,7 +136,8 @@ class Survey:
 
     def _compare_coils_and_slices(self, energies: NDArray[np.float64]) -> None:
         by_coil, by_slice = energies.sum(axis=0), energies.sum(axis=1)
-        empty = np.flatnonzero(by_coil < EMPTY_COIL * np.median(by_coil))
+        # Not the median, which is nothing itself where most coils are empty.
+        empty = np.flatnonzero(by_coil < EMPTY_COIL * by_coil.mean())
         if empty.size:
             names = ", ".join(map(str, empty))
             self._add("warning", None, f"coil {names} of {self._raw.coils} (counted from 0) holds next to nothing")
