@@ -7,6 +7,7 @@ arranged so that a slice takes a fraction of its time (see ``espirit``). sigpy a
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -65,12 +66,7 @@ def espirit(
     Raises:
         InputError: where fewer calibration lines are kept than the kernel is wide.
     """
-    centre = calibration_region(kspace, calibration_width, mask)
-    if min(centre.shape[1:]) < kernel_width:
-        raise InputError(
-            f"ESPIRiT needs {kernel_width} contiguous lines about the centre of k-space, found "
-            f"{min(centre.shape[1:])}; keep more centre lines, or calibrate from the full data"
-        )
+    centre = _calibration(kspace, calibration_width, mask, kernel_width)
     polynomial = _covariance_polynomial(_kernels(centre, threshold, kernel_width))
     coils, height, columns = kspace.shape
     rows = height if rows is None else rows
@@ -102,24 +98,31 @@ def espirit_bart(
     Arguments and result as for ``espirit``; BART takes the fully sampled centre, as far as the mask keeps it.
 
     Raises:
-        InputError: where there is no BART, or it refuses.
+        InputError: where there is no BART, or it refuses; where fewer calibration lines are kept than the kernel is
+            wide.
     """
     program = bart()
+    centre = _calibration(kspace, calibration_width, mask, KERNEL_WIDTH)
     coils, height, columns = kspace.shape
     rows = height if rows is None else rows
     kept = kspace if mask is None else kspace * np.asarray(mask, bool)
+    # BART divides by its first coil's phase, which one that holds nothing has not: the strongest goes first.
+    order = np.argsort(-np.linalg.norm(centre.reshape(coils, -1), axis=1), kind="stable")
     with tempfile.TemporaryDirectory() as folder:
         # BART's files are column-major: readout, phase encoding, (second phase encoding), coils.
         (Path(folder) / "kspace.hdr").write_text(f"# Dimensions\n{height} {columns} 1 {coils}\n")
-        np.ascontiguousarray(kept.swapaxes(1, 2), np.complex64).tofile(Path(folder) / "kspace.cfl")
+        np.ascontiguousarray(kept[order].swapaxes(1, 2), np.complex64).tofile(Path(folder) / "kspace.cfl")
         command = [program, "ecalib", "-m1", f"-r{calibration_width}", f"-c{crop:g}", "kspace", "maps"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise InputError(f"BART's ecalib refused: {' '.join((done.stderr or done.stdout).split())[-200:]}")
+            said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stderr or done.stdout).split())[-200:]
+            raise InputError(f"BART's ecalib refused, with {centre.shape[2]} lines about the centre: {said}")
         flat = np.fromfile(Path(folder) / "maps.cfl", np.complex64)
-    maps = flat.reshape(coils, columns, height).swapaxes(1, 2)
+    maps = flat.reshape(coils, columns, height).swapaxes(1, 2)[np.argsort(order)]
+    if not np.isfinite(maps).all():
+        raise InputError("BART's ecalib gave maps that are not finite")
     top = height // 2 - rows // 2
-    return fix_phase(maps[:, top : top + rows], calibration_region(kspace, calibration_width, mask))
+    return fix_phase(maps[:, top : top + rows], centre)
 
 
 def bart() -> str:
@@ -333,6 +336,17 @@ def compress(kspace: Complex, matrix: Complex) -> Complex:
         return np.tensordot(matrix, kspace, 1).astype(np.complex64)
     hybrid = np.einsum("rvc,crk->vrk", matrix, ifft(kspace, (-2,)), optimize=True)
     return np.asarray(fft(hybrid, (-2,)), np.complex64)
+
+
+def _calibration(kspace: Complex, width: int, mask: NDArray[np.bool_] | None, kernel_width: int) -> Complex:
+    """``calibration_region``, where it holds a kernel; else an InputError."""
+    centre = calibration_region(kspace, width, mask)
+    if min(centre.shape[1:]) < kernel_width:
+        raise InputError(
+            f"ESPIRiT needs {kernel_width} contiguous lines about the centre of k-space, found "
+            f"{min(centre.shape[1:])}; keep more centre lines, or calibrate from the full data"
+        )
+    return centre
 
 
 def _kernels(centre: Complex, threshold: float, width: int) -> Complex:
