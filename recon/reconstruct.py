@@ -141,5 +141,5 @@ def _about(bundle: Bundle, opened: RawVolume, task: str, mask: Mask) -> dict[str
         "source": opened.path.name,
         "study": str(bundle.provenance.get("study", "")),
         "trial": str(bundle.provenance.get("trial", "")),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }

@@ -23,6 +23,8 @@ from recon.errors import InputError
 
 Severity = Literal["error", "warning"]
 
+MOST_ERRORS = 32
+"""Broken slices of one volume after which it is not read further: a damaged header may declare a million."""
 EMPTY_COIL = 1e-6
 """A coil with less than this part of the mean coil's energy is empty."""
 SATURATED_SAMPLES = 8
@@ -68,6 +70,9 @@ class Survey:
         row_energy, column_energy = np.zeros(raw.rows), np.zeros(raw.columns)
         energies = np.zeros((raw.slices, raw.coils))
         for position in range(raw.slices):
+            if len(self.errors) == MOST_ERRORS:
+                self._add("error", position, f"{MOST_ERRORS} slices before are broken; the rest was not read")
+                break
             kspace = raw.read_slice(position)
             digest.update(kspace.tobytes())
             power = kspace.real**2 + kspace.imag**2

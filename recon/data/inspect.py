@@ -91,8 +91,8 @@ def contact_sheet(
 ) -> Path:
     """Draw a picture (PNG) of a few slices of each task.
 
-    For each slice: the target with its crop framed, its phase, the magnitude of four maps, what the maps leave
-    unexplained of the coil images, and the mask over the k-space.
+    For each slice: the target with its crop framed, its phase, the magnitude of four maps, 1 − Σ|s|² (white where the
+    maps are cut away), what the maps leave unexplained of the coil images, k-space, and the mask.
 
     Args:
         data: a prepared data set; only training and validation slices are drawn.
@@ -107,7 +107,7 @@ def contact_sheet(
     chosen = [(task, piece) for task in data.tasks for piece in _examples(data, task, slices)]
     if not chosen:
         raise InputError(f"{data.path} has no training or validation slice to draw")
-    heads = ("target", "phase", "maps of four coils", "left by maps", "k-space", "mask")
+    heads = ("target", "phase", "maps of four coils", "1 − Σ|s|²", "left by maps", "k-space", "mask")
     figure = Figure(figsize=(2.1 * len(heads), 1.9 * len(chosen)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(chosen), len(heads), squeeze=False)
@@ -135,7 +135,7 @@ def _examples(data: PreparedData, task: str, count: int) -> list[Slice]:
 
 def _draw(axes: Sequence[Axes], task: str, piece: Slice, mask: Mask) -> None:
     row = piece.row
-    target, phase, maps, residual, kspace, lines = axes
+    target, phase, maps, uncovered, residual, kspace, lines = axes
     magnitude = np.abs(piece.target)
     target.imshow(magnitude, cmap="gray", vmin=0, vmax=np.percentile(magnitude, 99.5))
     region = centre((row.rows, row.columns), (row.crop_rows, row.crop_columns))
@@ -145,6 +145,7 @@ def _draw(axes: Sequence[Axes], task: str, piece: Slice, mask: Mask) -> None:
     target.set_ylabel(f"{task}\n{row.volume}\nslice {row.slice} ({row.split})", fontsize=7)
     phase.imshow(np.where(magnitude > 0, np.angle(piece.target), np.nan), cmap="twilight", vmin=-np.pi, vmax=np.pi)
     maps.imshow(_tiles(np.abs(piece.maps)), cmap="viridis", vmin=0, vmax=1)
+    uncovered.imshow(1 - np.sum(np.abs(piece.maps) ** 2, axis=0), cmap="gray", vmin=0, vmax=1)
     left_over = residual.imshow(espirit_residual(piece.kspace, piece.maps), cmap="magma", vmin=0, vmax=0.2)
     residual.figure.colorbar(left_over, ax=residual, shrink=0.7)
     power = np.log10(np.sqrt(np.sum(np.abs(piece.kspace) ** 2, axis=0)) / np.abs(piece.kspace).max() + 1e-6)

@@ -495,7 +495,7 @@ def _write_description(
 def _failure(path: Path, error: Exception, seconds: float, findings: Sequence[Finding] = ()) -> VolumeResult:
     """The boundary between one file and the rest of the run: named and reported, so that the others go on."""
     if isinstance(error, InputError):
-        reason, detail = str(error) if path.name in str(error) else f"{path}: {error}", ""
+        reason, detail = str(error) if str(path.parent) in str(error) else f"{path}: {error}", ""
     else:
         # It may be our fault as well as the file's.
         reason, detail = f"{path}: {type(error).__name__}: {error}", "".join(traceback.format_exception(error))

@@ -61,9 +61,9 @@ def _sizes(path: Path, header: Path) -> list[int]:
     with parsing(header):
         with header.open(encoding="utf-8") as file:
             lines = file.read(65536).splitlines()
-        words = next(line for line in lines if line.strip() and not line.startswith("#")).split()
+        words = next((line for line in lines if line.strip() and not line.startswith("#")), "").split()
         sizes = [int(word) for word in words]
-    if not 2 <= len(sizes) <= MOST_DIMENSIONS or min(sizes) < 1:
+    if not 2 <= len(sizes) <= MOST_DIMENSIONS or min(sizes, default=0) < 1:
         raise InputError(f"{header}: its dimensions are {' '.join(words)[:200]}; 2 to 16 sizes from 1 are expected")
     sizes += [1] * (MOST_DIMENSIONS - len(sizes))
     for number, size in enumerate(sizes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ def parse(path: Path, document: Any) -> xsd.ismrmrdHeader:
 
     Raises InputError where it is none, or has no encoding.
     """
-    with parsing(path, "its ISMRMRD header cannot be read"):
+    with parsing(path, "its ISMRMRD header cannot be read"), warnings.catch_warnings():
+        # Of fields that do not convert; those that are used are looked at below.
+        warnings.simplefilter("ignore")
         header = xsd.CreateFromDocument(document)
     if not header.encoding:
         raise InputError(f"{path}: its ISMRMRD header has no encoding; one is needed for matrix size and padding")
@@ -24,8 +27,11 @@ def parse(path: Path, document: Any) -> xsd.ismrmrdHeader:
         for name in ("encodedSpace", "reconSpace"):
             space = getattr(encoding, name)
             size = space and space.matrixSize
-            if size is None or size.x is None or size.y is None or min(size.x, size.y) < 1:
+            if size is None or not all(isinstance(one, int) and one > 0 for one in (size.x, size.y)):
                 raise InputError(f"{path}: {name} of its ISMRMRD header has no matrixSize of at least one by one")
+        limits = encoding.encodingLimits and encoding.encodingLimits.kspace_encoding_step_1
+        if limits is not None and not all(isinstance(one, int) for one in (limits.maximum, limits.center)):
+            raise InputError(f"{path}: kspace_encoding_step_1 of its ISMRMRD header has no maximum and center")
     return header
 
 
@@ -33,7 +39,7 @@ def image_rows(encoding: xsd.encodingType, rows: int) -> int:
     """Rows of the image, once the readout oversampling is off: by the fields of view, else by the matrices."""
     encoded, recon = encoding.encodedSpace, encoding.reconSpace
     fields = encoded.fieldOfView_mm, recon.fieldOfView_mm
-    if all(field is not None and field.x is not None and field.x > 0 for field in fields):
+    if all(field is not None and isinstance(field.x, int | float) and field.x > 0 for field in fields):
         part = fields[1].x / fields[0].x
     else:
         part = recon.matrixSize.x / encoded.matrixSize.x
@@ -43,10 +49,7 @@ def image_rows(encoding: xsd.encodingType, rows: int) -> int:
 def first_column(path: Path, encoding: xsd.encodingType) -> int:
     """The column of k-space that phase-encoding step 0 is: the centre step lies at encoded columns // 2."""
     limits = encoding.encodingLimits and encoding.encodingLimits.kspace_encoding_step_1
-    if limits is None or limits.center is None:
-        return 0
-    first = encoding.encodedSpace.matrixSize.y // 2 - limits.center
-    return int(first)
+    return 0 if limits is None else int(encoding.encodedSpace.matrixSize.y // 2 - limits.center)
 
 
 def patient(header: xsd.ismrmrdHeader) -> str:
