@@ -37,7 +37,7 @@ $(RAW)/complete: $(VENV)/installed
 
 quickstart: $(RAW)/complete  ## simulated knees to a tested bundle; at most 12 minutes on two cores
 	$(SPLITPOINT) prepare $(RAW) --out $(PREPARED)
-	$(SPLITPOINT) inspect $(PREPARED) --out $(QUICK)/contact_sheet.png
+	$(SPLITPOINT) inspect $(PREPARED) --space spaces/quickstart.yaml --out $(QUICK)/contact_sheet.png
 	$(SPLITPOINT) launch spaces/quickstart.yaml --data $(PREPARED) --study quickstart
 	$(SPLITPOINT) leaderboard quickstart --all
 	$(SPLITPOINT) confirm quickstart

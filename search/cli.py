@@ -555,8 +555,9 @@ def reconstruct(
     oversampling: Annotated[float, typer.Option(help="Of the readout, in files without a header.")] = 1.0,
     device: Device = "auto",
 ) -> None:
-    """Run a bundle on raw files, and write fastMRI's reconstruction layout.
+    """Run a bundle on raw files, into fastMRI's layout.
 
+    A file with `reconstruction` (slices, rows, columns) for each raw one, which fastMRI's own evaluation reads.
     Prepared as the bundle's training data were. Files acquired in part are reconstructed from their own lines, fully
     sampled ones from those that the bundle's test mask keeps.
 

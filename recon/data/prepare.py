@@ -208,7 +208,8 @@ def prepare(
             progress(done, len(jobs), result)
     results, same = _without_duplicates(sorted(results, key=lambda one: (one.raw.stem, str(one.raw))))
     records = [one.record for one in results if one.record is not None and one.status != "duplicate"]
-    findings = [one for result in results for one in result.findings]
+    given = {str(source.path.resolve()): str(source.path) for source in sources}
+    findings = [one._replace(file=given.get(one.file, one.file)) for result in results for one in result.findings]
     findings += checks.compare_scales(records, paths)
     problems = checks.table(findings)
     index, identity = empty_index(), None
@@ -451,7 +452,7 @@ def _without_duplicates(results: list[VolumeResult]) -> tuple[list[VolumeResult]
             if other is not result:
                 assert other.record is not None
                 same.append((other.record.patient, result.record.patient))
-                reason = f"it holds the same samples as {other.raw}; only that one is taken"
+                reason = f"it holds the same samples as {other.raw.name}; only that one is taken"
                 result = VolumeResult(
                     result.raw,
                     "duplicate",
@@ -501,5 +502,8 @@ def _failure(path: Path, error: Exception, seconds: float, findings: Sequence[Fi
         reason, detail = f"{path}: {type(error).__name__}: {error}", "".join(traceback.format_exception(error))
     told = [one for one in findings if one.severity == "error"]
     if not told:
-        findings = (*findings, Finding(str(path), None, "error", reason.removeprefix(f"{path}: ")))
+        what = (
+            "it" + reason.removeprefix(str(path)) if reason.startswith(f"{path} ") else reason.removeprefix(f"{path}: ")
+        )
+        findings = (*findings, Finding(str(path), None, "error", what))
     return VolumeResult(path, "failed", None, reason, tuple(findings), detail, seconds)

@@ -46,7 +46,7 @@ def listed(*layouts: str, **changes: Any) -> Space:
 
 def facts(folder: Path, hash: str = "abc") -> DataFacts:
     folder.mkdir(parents=True, exist_ok=True)
-    return DataFacts(folder, hash, {"PDw": 40, "PDw-FS": 30})
+    return DataFacts(folder, hash, {"PDw": 40, "PDw-FS": 30}, {"calibration_width": 16})
 
 
 def steer(folder: Path, **behaviour: dict) -> None:

@@ -3,10 +3,13 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -17,7 +20,9 @@ from tests.search.boards import confirmed_study, opened
 from tests.search.conftest import SPACE
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("simulate", "prepare", "inspect", "train", "launch", "confirm", "leaderboard", "export", "test")
+COMMANDS = (
+    "simulate", "prepare", "inspect", "train", "launch", "confirm", "leaderboard", "export", "test", "reconstruct",
+)  # fmt: skip
 TINY = ("--channels", "2", "--pools", "1", "--epochs", "1", "--batch-size", "6", "--acceleration", "3")
 
 
@@ -110,6 +115,8 @@ def in_a_process(*arguments: object, **environment: str) -> subprocess.Completed
             ["prepare", "raw", "--out", "p", "--calibration", "half"],
             "--calibration: 'half' is not one of 'full', 'mask'",
         ),
+        (["prepare", "raw", "--out", "p", "--axes", "coils lines"], "--axes: axes are slices, coils, rows, columns"),
+        (["reconstruct", "nowhere", "raw", "--out", "o"], "nowhere is no bundle: model.safetensors is missing"),
         (["prepare", "raw", "--out", "p", "--calibration-width", "2"], "--calibration-width: .* 8, found 2"),
         (["simulate", "raw", "--matrix", "33", "--workers", "1"], "matrix is 33, where an even number from 32"),
         (["frobnicate"], "No such command 'frobnicate'; see splitpoint --help"),
@@ -222,6 +229,46 @@ def test_export_and_test_say_on_stdout_what_a_script_needs(splitpoint, runs, pre
     assert "docs exists and is no bundle" in err
 
 
+def test_reconstruct_writes_a_file_a_volume_and_names_the_broken_ones(splitpoint, runs, raw, tmp_path):
+    splitpoint("export", "one", "--runs-dir", runs, "--out", tmp_path / "bundle")
+    shutil.copytree(raw / "test", tmp_path / "raw")
+    (whole, other) = sorted((tmp_path / "raw").iterdir())
+    code, out, err = splitpoint("reconstruct", tmp_path / "bundle", tmp_path / "raw", "--out", tmp_path / "made")
+    assert (code, out) == (0, "".join(f"{tmp_path}/made/{one.name}\n" for one in (whole, other)))
+    with h5py.File(tmp_path / "made" / whole.name) as file:
+        assert file["reconstruction"].shape == (4, 32, 32)
+    other.write_bytes(other.read_bytes()[:1000])
+    code, out, err = splitpoint("reconstruct", tmp_path / "bundle", tmp_path / "raw", "--out", tmp_path / "again")
+    assert (code, out) == (1, f"{tmp_path}/again/{whole.name}\n")
+    assert f"{other} is broken or of a format that is not known here" in err
+    assert err.strip().endswith("1 of 2 files were left out")
+    code, out, err = splitpoint("reconstruct", tmp_path / "bundle", other, "--out", tmp_path / "one.h5")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert not (tmp_path / "one.h5").exists()
+    code, _, err = splitpoint("reconstruct", tmp_path / "bundle", tmp_path / "raw", "--out", tmp_path / "one.h5")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is one file, and there are 2 to reconstruct" in err
+
+
+def test_prepare_shows_what_is_wrong_with_a_file(splitpoint, local_ray, raw, tmp_path):
+    shutil.copytree(raw / "train", tmp_path / "raw")
+    first, second, *_ = sorted((tmp_path / "raw").iterdir())
+    (tmp_path / "raw" / "zz.h5").write_bytes(first.read_bytes())
+    with h5py.File(second, "r+") as file:
+        file["kspace"][1] = 0
+        file["kspace"][3] = np.nan
+    code, out, err = splitpoint("prepare", tmp_path / "raw", "--out", tmp_path / "p", "--calibration-width", "16")
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert f"error: {second}: slice 1: it holds nothing but zeros" in lines
+    assert f"error: {second}: slice 3: it holds samples that are not finite" in lines
+    assert f"warning: {tmp_path}/raw/zz.h5: it holds the same samples as {first.name}; only that one is taken" in lines
+    assert "5 volumes prepared, 0 kept, 1 listed twice, 1 left out" in lines[-1]
+    written = pd.read_csv(tmp_path / "p" / "problems.csv")
+    assert written["severity"].tolist() == ["error", "error", "warning"]
+    assert written["slice"].tolist()[:2] == [1, 3]
+
+
 def test_a_training_ends_in_a_checkpoint_and_the_same_command_finds_it_done(splitpoint, prepared, tmp_path):
     command = ("train", prepared, "--layout", "IV", "--out", tmp_path / "one", "--slices", "PDw-FS=4", *TINY)
     code, out, err = splitpoint(*command)
@@ -245,6 +292,10 @@ def test_inspect_puts_the_table_on_stdout(splitpoint, prepared, tmp_path):
     assert len(rows) == 6
     assert str(tmp_path / "sheet.png") in err
     assert (tmp_path / "sheet.png").is_file()
+    space = ("--space", ROOT / "spaces" / "quickstart.yaml")
+    _, of_the_space, _ = splitpoint("inspect", prepared, "--out", tmp_path / "sheet.png", "--slices", "1", *space)
+    assert [line.split()[:10] for line in of_the_space.splitlines()] == [line.split()[:10] for line in out.splitlines()]
+    assert of_the_space != out
 
 
 def test_a_training_that_cannot_go_on_is_one_line_and_exit_code_1(splitpoint, prepared, tmp_path, monkeypatch):

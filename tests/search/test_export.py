@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from recon import bundle
-from recon.data.prepared import PreparedData
+from recon.data.prepared import PreparedData, PrepareOptions
 from recon.errors import InputError
 from recon.metrics import DEFINITIONS
+from recon.reconstruct import remembered_options
 from recon.training import load_network
 from search.confirm import picked
 from search.export import best, export, named
-from search.launch import launch
+from search.launch import DataFacts, launch
 from search.study import State
 from tests.recon.networks import a_batch, output
 from tests.search import boards
@@ -130,3 +131,10 @@ def test_a_study_of_which_nothing_is_confirmed_is_refused_until_a_trial_is_named
     checkpoint.rename(checkpoint.with_name("elsewhere"))
     with pytest.raises(InputError, match=f"the checkpoint of trial 0 is not at {checkpoint}; was it moved or deleted"):
         export(outcome.study, "0")
+
+
+def test_a_bundle_remembers_how_its_data_were_prepared(exported, prepared):
+    loaded = bundle.load(exported.folder)
+    assert remembered_options(loaded) == PrepareOptions(calibration_width=16)
+    assert DataFacts.of(prepared).prepared == PreparedData(prepared).options.model_dump(mode="json")
+    assert remembered_options(bundle.Bundle(loaded.network, loaded.config)) == PrepareOptions()

@@ -349,7 +349,7 @@ def test_one_volume_under_two_names_is_taken_once(tmp_path):
     with h5py.File(twin, "r+") as file:
         file.attrs["patient_id"] = "q"
     report = prepare(tmp_path / "raw", tmp_path / "out")
-    assert f"holds the same samples as {path}" in report.duplicates[str(twin)]
+    assert f"holds the same samples as {path.name}" in report.duplicates[str(twin)]
     assert report.ok
     assert report.problems[["file", "severity"]].to_numpy().tolist() == [[str(twin), "warning"]]
     assert set(report.index["volume"]) == {"a", "c"}
