@@ -69,6 +69,7 @@ class Survey:
         corners = 0
         row_energy, column_energy = np.zeros(raw.rows), np.zeros(raw.columns)
         energies = np.zeros((raw.slices, raw.coils))
+        written: dict[int, NDArray[np.bool_]] = {}
         for position in range(raw.slices):
             if len(self.errors) == MOST_ERRORS:
                 self._add("error", position, f"{MOST_ERRORS} slices before are broken; the rest was not read")
@@ -78,6 +79,7 @@ class Survey:
             power = kspace.real**2 + kspace.imag**2
             if not self._is_whole(position, kspace, power):
                 continue
+            written[position] = np.asarray(kspace.any(axis=2))
             energies[position] = power.sum(axis=(1, 2), dtype=np.float64)
             row_energy += power.sum(axis=(0, 2), dtype=np.float64)
             column_energy += power.sum(axis=(0, 1), dtype=np.float64)
@@ -92,6 +94,7 @@ class Survey:
                 self.centre += coils.coil_covariance(coils.calibration_region(kspace, calibration_width, raw.mask))
         self.edge /= max(1, corners)
         self.kspace_sha256 = digest.hexdigest()
+        self._compare_what_is_written(written)
         if not self.errors:
             self._compare_coils_and_slices(energies)
             self._look_for_the_centre(row_energy, column_energy)
@@ -132,6 +135,25 @@ class Survey:
                 "acquired; is it half written?",
             )
         return not missing.size
+
+    def _compare_what_is_written(self, written: dict[int, NDArray[np.bool_]]) -> None:
+        """Rows of a coil that one slice lacks and another has: most formats store coils and rows one after the other.
+
+        Args:
+            written: slice → (coils, rows), whether it holds anything there.
+        """
+        anywhere = np.logical_or.reduce(list(written.values()), axis=0) if written else np.zeros((0, 0), bool)
+        for position, there in written.items():
+            missing = anywhere & ~there
+            if missing.any():
+                names = ", ".join(map(str, np.flatnonzero(missing.any(axis=1))))
+                self._add(
+                    "error",
+                    position,
+                    f"{int(missing.sum())} rows of coil {names} (counted from 0) hold nothing but zeros, though other "
+                    "slices have them; is it half written?",
+                )
+        self.findings.sort(key=lambda one: one.slice or 0)
 
     def _look_for_clipping(self, position: int, kspace: NDArray[np.complex64]) -> None:
         parts = np.abs(kspace.view(np.float32))

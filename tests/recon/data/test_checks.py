@@ -137,6 +137,29 @@ def test_half_written_slices_are_found(kspace):
     assert "15 columns (25 to 39) hold nothing but zeros" in what
 
 
+@pytest.mark.parametrize(
+    ("coil", "row", "message"),
+    [
+        # A file that ends within a slice lacks its last coils, the last rows of one, or both.
+        (3, 0, "96 rows of coil 3, 4 (counted from 0)"),
+        (4, 20, "28 rows of coil 4 (counted from 0)"),
+        (2, 40, "104 rows of coil 2, 3, 4 (counted from 0)"),
+    ],
+)
+def test_slices_that_end_early_are_found(kspace, coil, row, message):
+    kspace[2, coil, row:] = kspace[2, coil + 1 :] = 0
+    kspace[1, 0, 0, 0] = np.nan
+    seen = Survey(volume(kspace), 12)
+    assert [(one.slice, one.severity) for one in seen.findings] == [(1, "error"), (2, "error")]
+    assert f"{message} hold nothing but zeros, though other slices have them" in seen.findings[1].what
+
+
+def test_a_volume_of_broken_slices_is_not_read_to_its_end():
+    seen = Survey(volume(np.zeros((10**6, 2, 2, 2), np.complex64)), 12)
+    assert [one.slice for one in seen.findings] == list(range(33))
+    assert "the rest was not read" in seen.findings[-1].what
+
+
 def test_columns_that_were_not_acquired_are_not_due_and_others_are(kspace, some_columns):
     kspace *= some_columns
     kspace[..., -5:] = 0
