@@ -130,9 +130,12 @@ def pieces(
     Yields:
         k-space (coils, rows, columns) without readout oversampling and with zero padding; maps; the combined image.
     """
-    mask = raw.mask
-    if options.calibration == "mask" and mask is None:
+    if raw.mask is None and options.calibration == "mask":
         mask = fixed(options.calibration_mask, raw.columns, (raw.pad_left, raw.pad_right)).columns
+    else:
+        mask = np.ones(raw.columns, bool) if raw.mask is None else raw.mask.copy()
+        # Padding that reaches into the centre, as partial Fourier's may, is no calibration line.
+        mask[: raw.pad_left] = mask[raw.columns - raw.pad_right :] = False
     for position in range(raw.slices):
         acquired = matrices.apply(without_padding(raw.read_slice(position), raw.pad_left, raw.pad_right))
         if known_maps is not None:
@@ -147,7 +150,7 @@ def pieces(
 
 
 def _espirit(
-    raw: RawVolume, position: int, acquired: Complex, mask: NDArray[np.bool_] | None, options: PrepareOptions
+    raw: RawVolume, position: int, acquired: Complex, mask: NDArray[np.bool_], options: PrepareOptions
 ) -> Complex:
     program = coils.espirit_bart if options.espirit == "bart" else coils.espirit
     try:

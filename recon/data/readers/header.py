@@ -55,8 +55,8 @@ def first_column(path: Path, encoding: xsd.encodingType) -> int:
 def patient(header: xsd.ismrmrdHeader) -> str:
     """The patient's name in the header, or nothing where it is missing or says that it was taken out."""
     subject = header.subjectInformation
-    name = (subject and (subject.patientID or subject.patientName)) or ""
-    return "" if name.strip().lower() in NOBODY or not name.strip("xX*-_ 0") else name.strip()
+    given = ((one or "").strip() for one in (subject.patientID, subject.patientName)) if subject else ()
+    return next((one for one in given if one.lower() not in NOBODY and one.strip("xX*-_ 0")), "")
 
 
 NOBODY = {"", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "n/a", "na"}

@@ -52,6 +52,7 @@ _HEAD = (
     "discard_pre",
     "discard_post",
     "center_sample",
+    "sample_time_us",
     "encoding_space_ref",
     "position",
     "slice_dir",
@@ -135,7 +136,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
         return _load(path, readouts, position)
 
     def load_noise() -> NDArray[np.complex64]:
-        return _noise(path, name, noise, head, coils)
+        return _noise(path, name, noise, head, int(image[0]), coils)
 
     return RawVolume(
         path=path,
@@ -328,8 +329,15 @@ def _samples(path: Path, numbers: Any, coils: int, readout: int, samples: int) -
     return flat.view(np.complex64).reshape(coils, samples)
 
 
-def _noise(path: Path, group: str, numbers: NDArray[np.int64], head: Any, coils: int) -> NDArray[np.complex64]:
-    """The noise scan's samples that are not to be discarded, (coils, samples)."""
+def _noise(
+    path: Path, group: str, numbers: NDArray[np.int64], head: Any, image: int, coils: int
+) -> NDArray[np.complex64]:
+    """The noise scan's samples that are not to be discarded, (coils, samples), as loud as in the image's bandwidth.
+
+    Noise grows as the root of the bandwidth, which is one over the sample time.
+    """
+    scan_us, image_us = float(head["sample_time_us"][numbers[0]]), float(head["sample_time_us"][image])
+    louder = np.sqrt(scan_us / image_us) if scan_us > 0 and image_us > 0 else 1.0
     found, total = [], 0
     with h5py.File(path, "r") as file:
         data = file[group]["data"].fields("data")
@@ -345,4 +353,4 @@ def _noise(path: Path, group: str, numbers: NDArray[np.int64], head: Any, coils:
             total += samples.shape[1]
             if total >= NOISE_SAMPLES:
                 break
-    return np.concatenate(found, axis=1)
+    return np.asarray(np.concatenate(found, axis=1) * np.float32(louder), np.complex64)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from recon.config import Config
 from recon.errors import InputError
@@ -26,11 +26,11 @@ class Hints(Config):
 
     axes: tuple[str, ...] | None = None
     """The axes of a plain array in its order, of slices, coils, rows (readout) and columns; slices may be missing."""
-    oversampling: float = Field(default=1.0, ge=1)
+    oversampling: float = Field(default=1.0, ge=1, le=16)
     """Of the readout: rows as acquired over rows of the image."""
-    padding: tuple[int, int] | None = None
+    padding: tuple[NonNegativeInt, NonNegativeInt] | None = None
     """Columns at the left and the right edge that were never acquired; columns of zeros at the edges where None."""
-    crop: tuple[int, int] | None = None
+    crop: tuple[PositiveInt, PositiveInt] | None = None
     """(rows, columns) of the region that matters; the whole image where None."""
     task: str | None = None
     patient: str | None = None
@@ -186,7 +186,9 @@ def headless(
         left, right = hints.padding or padding or (0, 0)
         if min(left, right) < 0 or left + right >= columns:
             raise InputError(f"{path}: padding of {left} and {right} columns leaves nothing of {columns}")
-    image_rows = round(rows / hints.oversampling)
+        if mask is not None:
+            mask[:left] = mask[columns - right :] = False
+    image_rows = max(1, round(rows / hints.oversampling))
     crop = hints.crop or (image_rows, columns)
     return RawVolume(
         path=path,

@@ -136,6 +136,11 @@ def test_a_patients_number_goes_before_the_name(path):
     assert readers.read_volume(write(path, readouts(random_kspace()[0]), patient=both)).patient == "17"
 
 
+def test_a_name_stands_where_the_number_was_taken_out(path):
+    both = xsd.subjectInformationType(patientName="Somebody", patientID="anonymous")
+    assert readers.read_volume(write(path, readouts(random_kspace()[0]), patient=both)).patient == "Somebody"
+
+
 def test_samples_land_at_their_line_in_whatever_order_they_come(path):
     kspace = random_kspace(slices=2)
     lines = [line for number in range(2) for line in readouts(kspace[number], number=number)]
@@ -169,6 +174,13 @@ def test_discarded_samples_are_no_noise(path):
     scan = readout(stored, flags=(ismrmrd.ACQ_IS_NOISE_MEASUREMENT,), discard_pre=3, discard_post=2)
     volume = readers.read_volume(write(path, [scan, *readouts(random_kspace()[0])]))
     np.testing.assert_array_equal(volume.load_noise(), np.ones((COILS, 15)))
+
+
+def test_a_noise_scan_is_as_loud_as_in_the_images_bandwidth(path):
+    """Sampled four times as long in the image, noise is half as loud there."""
+    scan = readout(np.ones((COILS, 20)), flags=(ismrmrd.ACQ_IS_NOISE_MEASUREMENT,), sample_time_us=2.0)
+    volume = readers.read_volume(write(path, [scan, *readouts(random_kspace()[0], sample_time_us=8.0)]))
+    np.testing.assert_allclose(volume.load_noise(), np.full((COILS, 20), 0.5), rtol=1e-6)
 
 
 def test_a_noise_scan_of_other_coils_is_refused(path):

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from pydantic import ValidationError
 
 from recon.data import readers
 from recon.data.prepared import PrepareOptions
@@ -220,11 +221,19 @@ def test_columns_of_zeros_are_padding_and_mask_unless_hints_say_otherwise(tmp_pa
     np.testing.assert_array_equal(np.flatnonzero(~volume.mask), [0, 1, 4, 11])
 
 
-@pytest.mark.parametrize("padding", [(6, 6), (-1, 2), (20, 0)])
+@pytest.mark.parametrize("padding", [(6, 6), (20, 0)])
 def test_padding_that_leaves_nothing_is_refused(tmp_path, padding):
     path = write_cfl(tmp_path / "scan.cfl", random_kspace())
     with pytest.raises(InputError, match=r"scan\.cfl: padding of .* leaves nothing of 12"):
         readers.read_volume(path, readers.Hints(padding=padding))
+
+
+@pytest.mark.parametrize(
+    "said", [{"padding": (-1, 2)}, {"oversampling": 0.5}, {"oversampling": 1000}, {"crop": (0, 3)}, {"axes": ("rows",)}]
+)
+def test_hints_that_make_no_sense_are_refused(said):
+    with pytest.raises(ValidationError):
+        readers.Hints(**said)
 
 
 def test_a_file_of_hints_goes_before_the_callers(tmp_path):
