@@ -500,8 +500,14 @@ def export(
 
 @app.command("test")
 def run_test(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="An exported bundle.")],
-    data: Data,
+    bundle: Annotated[Path | None, typer.Argument(metavar="[BUNDLE]", help="An exported bundle.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Prepared data set; a study knows its own.")] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="Instead of a bundle: every network of a study, over its seeds.")
+    ] = None,
+    storage: Storage = None,
+    runs_dir: RunsDir = RUNS,
+    workers: Annotated[int, typer.Option(min=1, help="Networks of a study tested side by side.")] = os.cpu_count() or 1,
     out: Annotated[
         Path | None, typer.Option(help="Folder of tables and pictures; without it test/ beside the bundle.")
     ] = None,
@@ -515,6 +521,9 @@ def run_test(
     Beside the network stand the zero-filled image and sigpy's ℓ1-wavelet reconstruction. The summary goes to standard
     output, tables of every slice and a picture of each task into the folder.
 
+    With --study, instead: every network that the study trained over its seeds, slice by slice, for its report's tables.
+    The same command again tests what is new.
+
     Example: splitpoint test runs/first/bundle --data data/prepared
     """
     from recon import bundle as bundles
@@ -523,6 +532,14 @@ def run_test(
     from recon.training import choose_device
     from search.leaderboard import plain_table
 
+    if (bundle is None) == (study is None):
+        raise InputError("give a bundle, or a study with --study")
+    if study is not None:
+        test_networks(study, storage, runs_dir, data, workers)
+        return
+    assert bundle is not None
+    if data is None:
+        raise InputError("--data is missing: the prepared data whose test split is opened")
     loaded = bundles.load(bundle)
     folder = out or bundle.resolve().parent / "test"
     with talk.status("testing") as status:
@@ -591,6 +608,24 @@ def reconstruct(
             step(done, len(files))
     if failed:
         raise typer.Exit(complain(f"{failed} of {len(files)} files were left out", 1))
+
+
+def test_networks(study: str, storage: str | None, runs_dir: Path, data: Path | None, workers: int) -> None:
+    """Test a study's networks, and print the mean of each configuration over its seeds."""
+    from search.leaderboard import plain_table
+    from search.parallel import side_by_side
+    from search.study import open_study
+    from search.tested import KEYS, TABLE, study_test
+
+    opened = open_study(study, storage, runs_dir)
+    with bar("testing", "networks") as step, side_by_side(workers) as mapped:
+        table = study_test(opened, data, map=mapped, progress=step)
+    groups = [one for one in (*KEYS, "task") if one not in ("trial", "seed")]
+    by_seed = table.groupby([*groups, "seed"], dropna=False, sort=False)[["ssim", "psnr", "nrmse"]].mean().reset_index()
+    grouped = by_seed.groupby(groups, dropna=False, sort=False)
+    means = grouped[["ssim", "psnr", "nrmse"]].mean().assign(seeds=grouped.size()).reset_index()
+    sys.stdout.write(plain_table(means.rename(columns={"scarce_slices": "N"}).round(4)))
+    talk.print(f"table: {opened.folder / 'test' / TABLE}")
 
 
 def axis_names(text: str | None) -> tuple[str, ...] | None:

@@ -54,8 +54,8 @@ class Pick:
     chosen: Confirmed
     ranking: tuple[Confirmed, ...]
     """All confirmed configurations, best mean first."""
-    unconfirmed: Record
-    """The best searched trial."""
+    unconfirmed: Record | None
+    """The best searched trial; None where a grid ran and no search."""
 
     @property
     def record(self) -> Record:
@@ -65,7 +65,7 @@ class Pick:
     @property
     def changed(self) -> bool:
         """Whether confirmation chose another configuration than the search's best."""
-        return self.unconfirmed.point != self.chosen.point
+        return self.unconfirmed is not None and self.unconfirmed.point != self.chosen.point
 
 
 def leaders(study: OpenStudy, top: int) -> list[Record]:
@@ -132,7 +132,7 @@ def picked(study: OpenStudy) -> Pick:
 
     Raises InputError where nothing is confirmed yet.
     """
-    (unconfirmed,) = leaders(study, 1)
+    unconfirmed = leaders(study, 1)[0] if study.space.trials else None
     references = study.referenced()
     searched = {record.key: record for record in study.searched() if record.state is State.COMPLETE}
     groups: dict[Point, dict[int, Record]] = {}

@@ -97,7 +97,9 @@ def best(study: OpenStudy) -> tuple[Record, str]:
         f"these are the weights of seed {pick.record.seed}. "
     )
     other = pick.unconfirmed
-    if pick.changed:
+    if other is None:
+        why += "Nothing was searched: these are all the configurations of its grid."
+    elif pick.changed:
         why += (
             f"Without confirmation it would have been trial {other.name}, "
             f"{other.layout} with {other.weighting} weighting."

@@ -85,9 +85,20 @@ def confirmations(space: Space, points: Iterable[Point], seeds: Iterable[int]) -
     for seed in seeds:
         jobs += baselines(space, seed, counts, "confirm")
         for point in points:
+            needs = stl_key(space, space.source, None, seed) if point.init == "transfer" else None
             config = space.train_config(point, seed)
-            jobs.append(Fixed(mtl_key(point, seed), "mtl", "confirm", config, point.scarce_slices, point.weighting))
+            jobs.append(
+                Fixed(mtl_key(point, seed), "mtl", "confirm", config, point.scarce_slices, point.weighting, needs)
+            )
     return jobs
+
+
+def launched(space: Space) -> list[Fixed]:
+    """What a launch runs beside the search: its baselines, and the space's grid over its seeds."""
+    jobs = {job.key: job for job in baselines(space, space.seed, space.scarce_counts, "baseline") if space.trials}
+    # A baseline that serves both belongs to the grid, whose means are over seeds.
+    jobs |= {job.key: job for job in confirmations(space, space.grid_points(), space.grid_seeds())}
+    return list(jobs.values())
 
 
 def _cut(count: int | None) -> str:

@@ -28,7 +28,7 @@ from ray.tune.experiment import Trial
 
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
-from search.jobs import Fixed, baselines
+from search.jobs import Fixed, launched
 from search.ledger import Ledger
 from search.progress import Display
 from search.schedule import Rungs, SuccessiveHalving
@@ -149,8 +149,7 @@ def launch(
     space = space.on(facts.slices, str(facts.path))
     with quiet(), driving(create_study(study, storage, runs_dir)) as driver:
         agree(driver.study, space, facts)
-        fixed = baselines(space, space.seed, space.scarce_counts, "baseline")
-        return run(driver, space, facts, fixed, space.trials, study, address, resources, trainer, verbose)
+        return run(driver, space, facts, launched(space), space.trials, study, address, resources, trainer, verbose)
 
 
 def agree(study: OpenStudy, space: Space, facts: DataFacts) -> None:

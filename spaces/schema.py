@@ -27,6 +27,8 @@ from recon.layout import Layout
 from spaces.layouts import Choice, Costs, Dimension, FreeLayouts, Integer, Layouts, Real, Value, costs
 
 BaselineKind = Literal["stl", "joint-stl", "transfer"]
+Init = Literal["random", "transfer"]
+"""What a multi-task network starts from: drawn weights, or in every task's path those of the source task's STL."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Point:
     scarce_slices: int | None
     hyperparameters: tuple[tuple[str, Value], ...] = ()
     """Searched fields of TrainConfig by dotted name, sorted."""
+    init: Init = "random"
 
     @property
     def key(self) -> str:
@@ -45,6 +48,8 @@ class Point:
         parts = [self.layout, self.weighting]
         if self.scarce_slices is not None:
             parts.append(f"n={self.scarce_slices}")
+        if self.init != "random":
+            parts.append(f"init={self.init}")
         parts += [f"{name}={json.dumps(value)}" for name, value in self.hyperparameters]
         return "/".join(parts)
 
@@ -54,8 +59,9 @@ class Point:
         layout, weighting, *rest = key.split("/")
         named = dict(part.split("=", 1) for part in rest)
         slices = named.pop("n", None)
+        init = named.pop("init", "random")
         extras = tuple((name, json.loads(value)) for name, value in named.items())
-        return cls(layout, weighting, int(slices) if slices else None, extras)  # type: ignore[arg-type]
+        return cls(layout, weighting, int(slices) if slices else None, extras, init)  # type: ignore[arg-type]
 
 
 class Unroll(Config):
@@ -212,6 +218,29 @@ class Confirm(Config):
     seeds: int = Field(default=3, ge=1)
 
 
+class Row(Config):
+    """One multi-task configuration of a grid."""
+
+    layout: str
+    weighting: WeightingKind = "naive"
+    init: Init = "random"
+
+    @field_validator("layout")
+    @classmethod
+    def _parses(cls, value: str) -> str:
+        return str(Layout.parse(value))
+
+
+class Grid(Config):
+    """Configurations that all run at every N and over seeds, with the baselines beside them.
+
+    Nothing is chosen by looking at results and nothing is stopped, so every cell of a table has the same seeds.
+    """
+
+    rows: tuple[Row, ...] = Field(min_length=1)
+    seeds: int = Field(default=3, ge=1)
+
+
 class Sampler(Config):
     """What chooses points after the known ones."""
 
@@ -246,8 +275,9 @@ class Space(Config):
     objective: Objective = Objective()
     try_first: tuple[Known, ...] = ()
     baselines: Baselines = Baselines()
-    trials: int = Field(ge=1)
-    """Searched trials that finish or are stopped early; failed ones do not count."""
+    trials: int = Field(default=0, ge=0)
+    """Searched trials that finish or are stopped early; failed ones do not count. None is needed beside a grid."""
+    grid: Grid | None = None
     sampler: Sampler = Sampler()
     seed: int = Field(default=0, ge=0)
     """Of every searched trial and baseline, so that they differ by their configuration alone."""
@@ -278,6 +308,18 @@ class Space(Config):
             raise ValueError("objective compares with stl (metric gain, or epsilon), which is not in baselines.kinds")
         if self.objective.metric == "ssim" and self.scarce and len(self.scarce.slices or self.scarce.fractions) > 1:
             raise ValueError("objective.metric is ssim, which cannot be compared between several N; use gain")
+        return self
+
+    @model_validator(mode="after")
+    def _has_something_to_run(self) -> Space:
+        if not self.trials and self.grid is None:
+            raise ValueError("trials is missing or 0, and there is no grid: nothing would be trained")
+        for index, row in enumerate(self.grid.rows if self.grid else ()):
+            _check_length(row.layout, self.unroll.blocks, f"grid.rows[{index}].layout")
+            if row in (self.grid.rows[:index] if self.grid else ()):
+                raise ValueError(f"grid.rows[{index}] is there twice")
+            if row.init == "transfer" and "stl" not in self.baselines.kinds:
+                raise ValueError(f"grid.rows[{index}].init is transfer, which starts from an STL; add stl to baselines")
         return self
 
     @model_validator(mode="after")
@@ -439,6 +481,15 @@ class Space(Config):
                 found[point.key] = point
         return list(found.values())
 
+    def grid_points(self) -> list[Point]:
+        """The grid's configurations, all rows at the first N, then at the next."""
+        rows = self.grid.rows if self.grid else ()
+        return [Point(row.layout, row.weighting, count, (), row.init) for count in self.scarce_counts for row in rows]
+
+    def grid_seeds(self) -> range:
+        """The grid's seeds, from the space's."""
+        return range(self.seed, self.seed + (self.grid.seeds if self.grid else 0))
+
     # From points and baselines to trainings
 
     def train_config(self, point: Point, seed: int | None = None) -> TrainConfig:
@@ -515,8 +566,8 @@ class Space(Config):
     # Identity
 
     def identity(self) -> dict[str, Any]:
-        """What makes two spaces the same search: everything but how long it goes on and what is confirmed."""
-        return self.model_dump(mode="json", exclude={"trials", "confirm"})
+        """What makes two spaces the same search: everything but how long it goes on and what runs beside it."""
+        return self.model_dump(mode="json", exclude={"trials", "confirm", "grid"})
 
     @property
     def hash(self) -> str:

@@ -17,6 +17,7 @@ from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.training import load_network
 from search.confirm import confirm, leaders, picked
+from search.export import best
 from search.launch import Outcome, Resources, fit, launch
 from search.study import State, create_study, open_study
 from tests.search import fakes
@@ -264,6 +265,53 @@ def test_confirmation_retrains_leaders_and_baselines_over_new_seeds_once(judged)
         assert one.mean == pytest.approx(sum(gains) / 3)
     assert [one.mean for one in pick.ranking] == sorted((one.mean for one in pick.ranking), reverse=True)
     assert pick.record.stage == "confirm"
+
+
+GRID = {
+    "trials": 0,
+    "try_first": [],
+    "baselines": {"kinds": ["stl", "transfer"]},
+    "scarce": {"task": "PDw-FS", "slices": [12, 30]},
+    "objective": {"metric": "gain"},
+    "grid": {"rows": [{"layout": "I2V2"}, {"layout": "I2Y2", "init": "transfer"}], "seeds": 2},
+}
+
+
+def test_a_grid_runs_every_row_at_every_n_over_its_seeds_and_nothing_else(local_ray, tmp_path):
+    def launching(seeds: int = 2) -> Outcome:
+        changes = {**GRID, "grid": {**GRID["grid"], "seeds": seeds}}
+        return launch(space(**changes), facts(tmp_path / "data"), "grid", runs_dir=tmp_path, trainer=fakes.train)
+
+    outcome = launching()
+    assert outcome.complaint is None
+    assert outcome.study.searched() == []
+    records = outcome.study.referenced()
+    assert {(record.state, record.stage, record.epochs) for record in records} == {(State.COMPLETE, "confirm", 6)}
+    ran = [(record.layout, record.scarce_slices, record.seed) for record in records if record.kind == "mtl"]
+    assert sorted(ran) == [(one, n, seed) for one in ("I2V2", "I2Y2") for n in (12, 30) for seed in (0, 1)]
+    kinds = [record.kind for record in records]
+    # PDw alone does not depend on N.
+    assert (kinds.count("stl"), kinds.count("transfer")) == (2 * 3, 2 * 2)
+
+    sources = {line["seed"]: line for line in fakes.log(tmp_path / "data") if line["tasks"] == ["PDw"]}
+    started = [line for line in fakes.log(tmp_path / "data") if line["layout"] == "I2Y2"]
+    assert all(line["init"] for line in started)
+    assert not any(line["init"] for line in fakes.log(tmp_path / "data") if line["layout"] == "I2V2")
+    assert set(sources) == {0, 1}
+
+    before = len(fakes.log(tmp_path / "data"))
+    launching()
+    assert len(fakes.log(tmp_path / "data")) == before
+    launching(seeds=3)
+    assert {line["seed"] for line in fakes.log(tmp_path / "data")[before:]} == {2}
+
+    pick = picked(outcome.study)
+    assert pick.unconfirmed is None
+    assert not pick.changed
+    assert len(pick.ranking) == 4
+    assert {len(one.values) for one in pick.ranking} == {3}
+    _, why = best(outcome.study)
+    assert why.endswith("Nothing was searched: these are all the configurations of its grid.")
 
 
 def test_a_trial_that_fits_on_no_host_is_refused(local_ray):

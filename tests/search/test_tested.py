@@ -1,0 +1,148 @@
+"""A study's networks on the test split: each trial's slices as its own network gives them, nothing tested twice."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recon.data.prepared import PreparedData
+from recon.errors import InputError
+from recon.evaluation import measure_slice, network_method, zero_filled
+from recon.training import load_network
+from search.launch import launch
+from search.study import open_study
+from search.tested import TABLE, run_job, study_test
+from tests.search.conftest import space
+
+GRID = {
+    "trials": 0,
+    "try_first": [],
+    "unroll": {"blocks": 2, "channels": 2, "pools": 1},
+    "layouts": {"kind": "list", "choices": ["IV", "I2"]},
+    "fidelity": {"epochs": 1, "rungs": []},
+    "baselines": {"kinds": ["stl", "joint-stl", "transfer"]},
+    "training": {"batch_size": 6, "masks": {"test": {"accelerations": [3], "centre_fractions": [0.12]}}},
+    "grid": {"rows": [{"layout": "IV"}, {"layout": "I2", "init": "transfer"}], "seeds": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def study(local_ray, prepared, tmp_path_factory):
+    """A grid of two rows over two seeds with its baselines, really trained."""
+    outcome = launch(space(**GRID), prepared, "grid", runs_dir=tmp_path_factory.mktemp("runs"))
+    assert outcome.complaint is None
+    return outcome.study
+
+
+@pytest.fixture(scope="module")
+def table(study):
+    return study_test(study)
+
+
+def test_every_network_has_a_line_a_task_and_test_slice(study, table, prepared):
+    data = PreparedData(prepared, open_test=True)
+    slices = {task: len(data.subset(task, split="test")) for task in data.tasks}
+    for record in study.referenced():
+        mine = table[table["trial"] == record.name]
+        assert mine["task"].value_counts().to_dict() == {task: slices[task] for task in record.tasks}
+        assert set(mine["kind"]) == {record.kind}
+        assert set(mine["seed"]) == {record.seed}
+        for task, value in mine.groupby("task")["validation"].first().items():
+            assert value == pytest.approx(record.metrics[f"ssim/{task}"], abs=1e-6)
+    assert table[table["trial"] == ""]["task"].value_counts().to_dict() == slices
+    assert set(table.loc[table["init"] == "transfer", "layout"]) == {"I2"}
+
+
+def test_the_numbers_are_those_of_the_networks_own_checkpoint(study, table, prepared):
+    data = PreparedData(prepared, open_test=True)
+    mask = study.referenced()[0].config.masks.test
+    records = [record for record in study.referenced() if record.kind == "mtl"]
+    for record in (records[0], records[-1]):
+        network, _ = load_network(record.checkpoint)
+        for task in record.tasks:
+            lines = table[(table["trial"] == record.name) & (table["task"] == task)].set_index(["volume", "slice"])
+            for one in data.subset(task, split="test"):
+                piece = data.read(one)
+                expected = measure_slice(piece, network_method(network, task), mask)
+                found = lines.loc[(piece.row.volume, piece.row.slice), ["ssim", "psnr", "nrmse"]]
+                np.testing.assert_allclose(found.astype(float), list(expected.values()), atol=2e-6)
+    piece = data.read(data.subset("PDw", split="test")[0])
+    zero = table[(table["kind"] == "zero-filled") & (table["task"] == "PDw")].iloc[0]
+    assert zero["ssim"] == pytest.approx(measure_slice(piece, zero_filled, mask)["ssim"], abs=2e-6)
+
+
+def test_what_was_tested_is_not_tested_again(study, table):
+    def never(function, jobs):
+        assert list(jobs) == []
+        return iter(())
+
+    pd.testing.assert_frame_equal(study_test(study, map=never), table)
+
+
+def test_the_order_is_the_trials_whatever_comes_first(study, table):
+    path = study.folder / "test" / TABLE
+    whole = path.read_bytes()
+    path.unlink()
+    pd.testing.assert_frame_equal(study_test(study, map=lambda function, jobs: map(function, list(jobs)[::-1])), table)
+    path.write_bytes(whole)
+
+
+def test_an_interrupted_test_goes_on(study, table):
+    path = study.folder / "test" / TABLE
+    whole = path.read_bytes()
+    path.unlink()
+
+    def stopping(function, jobs):
+        for done, job in enumerate(jobs):
+            if done == 3:
+                raise KeyboardInterrupt
+            yield function(job)
+
+    with pytest.raises(KeyboardInterrupt):
+        study_test(study, map=stopping)
+    ran = []
+
+    def counting(function, jobs):
+        for job in jobs:
+            ran.append(job)
+            yield function(job)
+
+    again = study_test(study, map=counting)
+    assert len(ran) == table["trial"].nunique() - 3
+    pd.testing.assert_frame_equal(again, table)
+    path.write_bytes(whole)
+
+
+def test_a_network_that_was_trained_anew_is_tested_anew(study, table):
+    path = study.folder / "test" / TABLE
+    whole = path.read_bytes()
+    changed = table.copy()
+    trial = table["trial"].iloc[-1]
+    changed.loc[changed["trial"] == trial, "weights"] = "others"
+    changed.to_csv(path, index=False, float_format="%.6f", compression="gzip")
+    pd.testing.assert_frame_equal(study_test(study), table)
+    path.write_bytes(whole)
+
+
+def test_mistakes_are_said(study, table, prepared, tmp_path):
+    other = shutil.copytree(prepared, tmp_path / "other")
+    (other / "dataset.json").unlink()
+    with pytest.raises(InputError, match="is half prepared"):
+        study_test(study, other)
+    path = study.folder / "test" / TABLE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50])
+    with pytest.raises(InputError, match=r"trials\.csv\.gz cannot be read .* delete it"):
+        study_test(study)
+    path.write_bytes(whole)
+    empty = launch(space(**{**GRID, "grid": None, "trials": 1}), prepared, "search", runs_dir=tmp_path).study
+    with pytest.raises(InputError, match="has no complete network over seeds yet; launch or confirm it first"):
+        study_test(open_study("search", None, tmp_path))
+    assert empty.searched()
+
+
+def test_a_job_travels_to_another_process(study):
+    import pickle
+
+    assert pickle.loads(pickle.dumps(run_job)) is run_job
