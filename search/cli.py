@@ -498,6 +498,44 @@ def export(
     print(exported.folder)
 
 
+@app.command()
+def report(
+    study: StudyName,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="The paper's tables, from the study's tested networks.")
+    ] = False,
+    format: Annotated[
+        Literal["text", "markdown", "latex"], typer.Option(help="Of the tables on standard output.")
+    ] = "text",
+    storage: Storage = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Print a study's tables in the paper's form.
+
+    Means over seeds with standard errors. ▲ or ▼: the 95 % bootstrap interval over test volumes of the difference from
+    the STL of the same N and seeds excludes zero (▼ is negative transfer); △ or ▽: the same against transfer. Needs
+    `splitpoint test --study` first.
+
+    Example: splitpoint report paper --tables --format markdown
+    """
+    from search.report import tables as make
+    from search.report import write
+    from search.study import open_study
+    from search.tested import TABLE, read_table
+
+    if not tables:
+        raise InputError("say what to report: give --tables")
+    opened = open_study(study, storage, runs_dir)
+    path = opened.folder / "test" / TABLE
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run splitpoint test --study {study} first")
+    space = opened.space
+    if space.scarce is None:
+        raise InputError(f"study {study!r} has no scarce task, so there is no N to make tables of")
+    abundant = [task for task in space.tasks if task != space.scarce.task]
+    sys.stdout.write(write(make(read_table(path), space.scarce.task, abundant), format))
+
+
 @app.command("test")
 def run_test(
     bundle: Annotated[Path | None, typer.Argument(metavar="[BUNDLE]", help="An exported bundle.")] = None,

@@ -21,7 +21,8 @@ from tests.search.conftest import SPACE
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    "simulate", "prepare", "inspect", "train", "launch", "confirm", "leaderboard", "export", "test", "reconstruct",
+    "simulate", "prepare", "inspect", "train", "launch", "confirm", "leaderboard", "export", "report", "test",
+    "reconstruct",
 )  # fmt: skip
 TINY = ("--channels", "2", "--pools", "1", "--epochs", "1", "--batch-size", "6", "--acceleration", "3")
 
@@ -116,6 +117,8 @@ def in_a_process(*arguments: object, **environment: str) -> subprocess.Completed
             "--calibration: 'half' is not one of 'full', 'mask'",
         ),
         (["prepare", "raw", "--out", "p", "--axes", "coils lines"], "--axes: axes are slices, coils, rows, columns"),
+        (["test"], "give a bundle, or a study with --study"),
+        (["report", "nowhere"], "give --tables"),
         (["reconstruct", "nowhere", "raw", "--out", "o"], "nowhere is no bundle: model.safetensors is missing"),
         (["prepare", "raw", "--out", "p", "--calibration-width", "2"], "--calibration-width: .* 8, found 2"),
         (["simulate", "raw", "--matrix", "33", "--workers", "1"], "matrix is 33, where an even number from 32"),

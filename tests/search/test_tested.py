@@ -1,6 +1,7 @@
 """A study's networks on the test split: each trial's slices as its own network gives them, nothing tested twice."""
 
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.evaluation import measure_slice, network_method, zero_filled
 from recon.training import load_network
+from search import cli
 from search.launch import launch
 from search.study import open_study
 from search.tested import TABLE, run_job, study_test
@@ -140,6 +142,33 @@ def test_mistakes_are_said(study, table, prepared, tmp_path):
     with pytest.raises(InputError, match="has no complete network over seeds yet; launch or confirm it first"):
         study_test(open_study("search", None, tmp_path))
     assert empty.searched()
+
+
+def test_the_commands_test_a_study_and_print_its_tables(study, table, monkeypatch, capsys):
+    def splitpoint(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["splitpoint", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code, *capsys.readouterr()
+
+    runs = ("--runs-dir", study.folder.parent)
+    code, out, err = splitpoint("test", "--study", "grid", *runs, "--workers", "1")
+    assert code == 0
+    assert str(study.folder / "test" / TABLE) in err
+    head, *lines = [line.split() for line in out.splitlines()]
+    assert head[-4:] == ["ssim", "psnr", "nrmse", "seeds"]
+    assert len(lines) == 2 + 2 + 2 + 1 + 2 * 2  # zero-filled, STL, joint STL, transfer, two rows of the grid
+    code, out, _ = splitpoint("report", "grid", "--tables", *runs, "--format", "markdown")
+    assert code == 0
+    assert out.count("**Table") == 3
+    assert out.count("| I2 naive, from transfer |") == 2
+    path = study.folder / "test" / TABLE
+    whole = path.read_bytes()
+    path.unlink()
+    code, out, err = splitpoint("report", "grid", "--tables", *runs)
+    assert (code, out) == (2, "")
+    assert "is missing; run splitpoint test --study grid first" in err
+    path.write_bytes(whole)
 
 
 def test_a_job_travels_to_another_process(study):
