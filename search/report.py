@@ -114,9 +114,9 @@ def tables(table: pd.DataFrame, scarce: str, abundant: Sequence[str]) -> dict[st
     """The paper's tables as text, by title.
 
     Table 1 compares STL, MTL and transfer on the scarce task; which of the multi-task networks that start at random
-    stands for MTL is chosen at each N by mean *validation* SSIM. Tables 2 and 3 list every network on the scarce and on each abundant
-    task. A cell reads ``mean ± error``; ``▲`` or ``▼`` where its interval against STL excludes zero, ``▼`` being
-    negative transfer; ``△`` or ``▽`` the same against transfer.
+    stands for MTL is chosen at each N by mean *validation* SSIM. Tables 2 and 3 list every network on the scarce and on
+    each abundant task. A cell reads ``mean ± error``; ``▲`` or ``▼`` where its interval against STL excludes zero,
+    ``▼`` being negative transfer; ``△`` or ``▽`` the same against transfer.
 
     Args:
         table: of tested slices.
