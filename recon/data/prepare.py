@@ -215,7 +215,9 @@ def prepare(
     index, identity = empty_index(), None
     if records:
         persons = join_patients(same)
-        taken = [members[record.volume]._replace(patient=_person(persons, record.patient)) for record in records]
+        taken = [
+            members[record.volume]._replace(patient=persons.get(record.patient, record.patient)) for record in records
+        ]
         index = build_index(records, split(taken, options), options)
         identity = _write_description(out, index, problems, records, options, results)
     return PrepareReport(out, identity, tuple(results), time.monotonic() - begin, problems, index)
@@ -432,10 +434,6 @@ def _check_has_reference(raw: RawVolume) -> None:
             f"{raw.path} is undersampled (its mask keeps {int(raw.mask.sum())} of {raw.columns} columns), so it has no "
             "reference to train or test on"
         )
-
-
-def _person(persons: Mapping[str, str], patient: str) -> str:
-    return persons.get(patient, patient)
 
 
 def _without_duplicates(results: list[VolumeResult]) -> tuple[list[VolumeResult], list[tuple[str, str]]]:

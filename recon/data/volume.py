@@ -1,9 +1,8 @@
 """One raw volume → its prepared slices: the steps of a preparation, for data sets and for reconstructing alike.
 
 Padding zeroed, noise whitened, coils compressed where asked, coil maps, readout oversampling off, SENSE-combined
-target.
-The maps come before the oversampling goes, because an object that is cut off at the edge of the field of view wraps
-round for ESPIRiT, and no single set of maps explains the outer rows then.
+target. The maps come before the oversampling goes, because an object that is cut off at the edge of the field of view
+wraps round for ESPIRiT, and no single set of maps explains the outer rows then.
 """
 
 from __future__ import annotations
