@@ -112,6 +112,8 @@ class TrainConfig(Config):
     """How a task is cut to its number of slices: whole volumes first (as the paper did), or slices at random."""
     masks: MasksConfig = MasksConfig()
     epochs: int = Field(default=120, ge=1)
+    passes: int = Field(default=1, ge=1)
+    """Over the training slices in an epoch. More than one trains on few slices for as many steps as on many."""
     batch_size: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
     schedule: Literal["constant", "one-cycle", "cosine"] = "constant"

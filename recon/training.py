@@ -1,7 +1,7 @@
 """Training one network, exactly resumable: the paper's section 2.4 as one plain loop.
 
 The loop knows neither trials nor studies; whoever wants to follow or stop it passes ``report``. Which slices and masks
-an epoch sees is a function of (seed, epoch, slice) alone, and nothing in the loop draws from torch's generator once the
+a pass sees is a function of (seed, pass, slice) alone, and nothing in the loop draws from torch's generator once the
 weights are there, so a checkpoint needs no state of either: weights, optimiser, schedule and weighting are all of it.
 """
 

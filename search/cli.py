@@ -434,7 +434,9 @@ def leaderboard(
         bool, typer.Option("--confirmed", help="Means over the seeds of confirmed configurations.")
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Running, stopped and failed trials too.")] = False,
-    kind: Annotated[Literal["mtl", "stl", "joint-stl", "transfer"] | None, typer.Option(help="Only these.")] = None,
+    kind: Annotated[
+        Literal["mtl", "stl", "stl-steps", "joint-stl", "transfer"] | None, typer.Option(help="Only these.")
+    ] = None,
     stage: Annotated[Literal["search", "baseline", "confirm"] | None, typer.Option(help="Only these.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Only this weighting.")] = None,
     layout: Annotated[str | None, typer.Option(help="Only layouts that match a glob, such as 'I2*'.")] = None,

@@ -121,7 +121,7 @@ def confirm(
         facts = data if isinstance(data, DataFacts) else DataFacts.of(data or opened.data)
         agree(opened, space, facts)
         points = [_point(record) for record in leaders(opened, top or space.confirm.top)]
-        jobs = confirmations(space, points, _seeds(space, seeds or space.confirm.seeds))
+        jobs = confirmations(space, points, _seeds(space, seeds or space.confirm.seeds), facts.slices)
         return run(driver, space, facts, jobs, 0, f"{study}, confirming", address, resources, trainer, verbose)
 
 

@@ -6,7 +6,7 @@ from them. This module lists them; ``search.searcher`` serves them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from recon.config import TrainConfig
@@ -39,7 +39,9 @@ def stl_key(space: Space, task: str, scarce_slices: int | None, seed: int) -> st
     return f"stl/{task}{cut}/seed={seed}"
 
 
-def baselines(space: Space, seed: int, counts: Iterable[int | None], stage: Stage) -> list[Fixed]:
+def baselines(
+    space: Space, seed: int, counts: Iterable[int | None], stage: Stage, available: Mapping[str, int]
+) -> list[Fixed]:
     """The baselines at each N, for one seed, in an order in which none waits for a later one.
 
     Args:
@@ -47,6 +49,7 @@ def baselines(space: Space, seed: int, counts: Iterable[int | None], stage: Stag
         seed: of the trainings.
         counts: the N; (None,) without a scarce task.
         stage: ``baseline`` beside a search, ``confirm`` beside its confirmations.
+        available: training slices of each task in the data.
     """
     counts = list(counts)
     scarce = space.scarce.task if space.scarce else None
@@ -60,6 +63,13 @@ def baselines(space: Space, seed: int, counts: Iterable[int | None], stage: Stag
             for count in counts if task == scarce else (None,):
                 key = stl_key(space, task, count, seed)
                 add(Fixed(key, "stl", stage, space.reference_config("stl", task, count, seed), count, None))
+    if "stl-steps" in space.baselines.kinds:
+        for count in counts:
+            assert count is not None  # the space refuses stl-steps without a scarce task
+            key = f"stl-steps{_cut(count)}/seed={seed}"
+            passes = space.steps_passes(count, available)
+            config = space.reference_config("stl-steps", scarce, count, seed, passes)
+            add(Fixed(key, "stl-steps", stage, config, count, None))
     if "joint-stl" in space.baselines.kinds:
         for count in counts:
             key = f"joint-stl{_cut(count)}/seed={seed}"
@@ -77,13 +87,22 @@ def baselines(space: Space, seed: int, counts: Iterable[int | None], stage: Stag
     return list(jobs.values())
 
 
-def confirmations(space: Space, points: Iterable[Point], seeds: Iterable[int]) -> list[Fixed]:
-    """The retrainings of points over seeds, with all baselines at their N beside them, seed by seed."""
+def confirmations(
+    space: Space, points: Iterable[Point], seeds: Iterable[int], available: Mapping[str, int]
+) -> list[Fixed]:
+    """The retrainings of points over seeds, with all baselines at their N beside them, seed by seed.
+
+    Args:
+        space: on its data.
+        points: the configurations.
+        seeds: of the trainings.
+        available: training slices of each task in the data.
+    """
     points = list(points)
     counts = list(dict.fromkeys(point.scarce_slices for point in points))
     jobs = []
     for seed in seeds:
-        jobs += baselines(space, seed, counts, "confirm")
+        jobs += baselines(space, seed, counts, "confirm", available)
         for point in points:
             needs = stl_key(space, space.source, None, seed) if point.init == "transfer" else None
             config = space.train_config(point, seed)
@@ -93,11 +112,12 @@ def confirmations(space: Space, points: Iterable[Point], seeds: Iterable[int]) -
     return jobs
 
 
-def launched(space: Space) -> list[Fixed]:
+def launched(space: Space, available: Mapping[str, int]) -> list[Fixed]:
     """What a launch runs beside the search: its baselines, and the space's grid over its seeds."""
-    jobs = {job.key: job for job in baselines(space, space.seed, space.scarce_counts, "baseline") if space.trials}
+    beside = baselines(space, space.seed, space.scarce_counts, "baseline", available) if space.trials else []
+    jobs = {job.key: job for job in beside}
     # A baseline that serves both belongs to the grid, whose means are over seeds.
-    jobs |= {job.key: job for job in confirmations(space, space.grid_points(), space.grid_seeds())}
+    jobs |= {job.key: job for job in confirmations(space, space.grid_points(), space.grid_seeds(), available)}
     return list(jobs.values())
 
 

@@ -149,7 +149,18 @@ def launch(
     space = space.on(facts.slices, str(facts.path))
     with quiet(), driving(create_study(study, storage, runs_dir)) as driver:
         agree(driver.study, space, facts)
-        return run(driver, space, facts, launched(space), space.trials, study, address, resources, trainer, verbose)
+        return run(
+            driver,
+            space,
+            facts,
+            launched(space, facts.slices),
+            space.trials,
+            study,
+            address,
+            resources,
+            trainer,
+            verbose,
+        )
 
 
 def agree(study: OpenStudy, space: Space, facts: DataFacts) -> None:

@@ -50,7 +50,7 @@ class Choice:
 
     Attributes:
         everything: also running, stopped and failed trials; else finished ones.
-        kind: keep those of this kind: mtl, stl, joint-stl, transfer.
+        kind: keep those of this kind: mtl, stl, stl-steps, joint-stl, transfer.
         stage: keep those of this stage: search, baseline, confirm.
         weighting: keep those with this weighting.
         layout: keep layouts that this glob matches, such as ``I2*``.

@@ -30,7 +30,7 @@ from recon.config import TrainConfig
 from recon.errors import InputError
 from spaces.schema import Point, Space
 
-Kind = Literal["mtl", "stl", "joint-stl", "transfer"]
+Kind = Literal["mtl", "stl", "stl-steps", "joint-stl", "transfer"]
 Stage = Literal["search", "baseline", "confirm"]
 
 REFERENCES = "/references"

@@ -26,7 +26,7 @@ from recon.errors import InputError
 from recon.layout import Layout
 from spaces.layouts import Choice, Costs, Dimension, FreeLayouts, Integer, Layouts, Real, Value, costs
 
-BaselineKind = Literal["stl", "joint-stl", "transfer"]
+BaselineKind = Literal["stl", "stl-steps", "joint-stl", "transfer"]
 Init = Literal["random", "transfer"]
 """What a multi-task network starts from: drawn weights, or in every task's path those of the source task's STL."""
 
@@ -202,7 +202,11 @@ class Known(Config):
 
 
 class Baselines(Config):
-    """What trials are compared with; each trains at the same N and for the same epochs as they do."""
+    """What trials are compared with; each trains at the same N and for the same epochs as they do.
+
+    ``stl-steps`` is the scarce task's STL with as many steps as the multi-task networks take at that N: equal epochs
+    give an STL on few slices few steps, and what sharing adds cannot be told from what training longer adds.
+    """
 
     kinds: tuple[BaselineKind, ...] = ("stl", "joint-stl", "transfer")
     source: str | None = None
@@ -256,7 +260,7 @@ _CONDITIONAL: dict[str, WeightingKind] = {
 }
 """Hyperparameters that mean something with one weighting only."""
 
-_FIXED_FIELDS = {"tasks", "slices", "seed", "epochs", "network.layout", "weighting.kind"}
+_FIXED_FIELDS = {"tasks", "slices", "seed", "epochs", "passes", "network.layout", "weighting.kind"}
 """Fields of TrainConfig that have a place of their own in a space."""
 
 
@@ -296,10 +300,11 @@ class Space(Config):
         for field, task in named.items():
             if task is not None and task not in self.tasks:
                 raise ValueError(f"{field} is {task!r}, which is not among tasks ({', '.join(self.tasks)})")
-        if self.scarce is None and "transfer" in self.baselines.kinds:
-            raise ValueError(
-                "baselines.kinds has transfer, which needs a scarce task; add scarce, or leave transfer out"
-            )
+        for kind in ("transfer", "stl-steps"):
+            if self.scarce is None and kind in self.baselines.kinds:
+                raise ValueError(
+                    f"baselines.kinds has {kind}, which needs a scarce task; add scarce, or leave {kind} out"
+                )
         if self.scarce is not None and self.baselines.source == self.scarce.task:
             raise ValueError(f"baselines.source is {self.baselines.source!r}, the scarce task itself")
         if "transfer" in self.baselines.kinds and "stl" not in self.baselines.kinds:
@@ -504,26 +509,33 @@ class Space(Config):
         )
 
     def reference_config(
-        self, kind: BaselineKind, task: str | None = None, scarce_slices: int | None = None, seed: int | None = None
+        self,
+        kind: BaselineKind,
+        task: str | None = None,
+        scarce_slices: int | None = None,
+        seed: int | None = None,
+        passes: int = 1,
     ) -> TrainConfig:
         """The training of a baseline.
 
         Args:
-            kind: ``stl`` trains ``task`` alone; ``joint-stl`` one all-shared network on the pooled slices of all
-                tasks, each slice counting alike; ``transfer`` the scarce task, from the weights of the source task's
-                STL.
-            task: of ``stl``.
+            kind: ``stl`` and ``stl-steps`` train ``task`` alone; ``joint-stl`` one all-shared network on the pooled
+                slices of all tasks, each slice counting alike; ``transfer`` the scarce task, from the weights of the
+                source task's STL.
+            task: of ``stl`` and ``stl-steps``.
             scarce_slices: N, where the baseline sees the scarce task.
             seed: without it, the space's.
+            passes: over the slices in an epoch; ``steps_passes`` says how many ``stl-steps`` makes.
         """
         seed = self.seed if seed is None else seed
         shared = str(Layout("I" * self.unroll.blocks))
         if kind == "joint-stl":
             return self._config(self.tasks, shared, "equal", self._cut(self.tasks, scarce_slices), seed, {})
-        if kind == "stl":
+        if kind in ("stl", "stl-steps"):
             if task not in self.tasks:
                 raise ValueError(f"an STL trains one of {self.tasks}, not {task!r}")
-            return self._config((task,), shared, "naive", self._cut((task,), scarce_slices), seed, {})
+            more = {"passes": passes}
+            return self._config((task,), shared, "naive", self._cut((task,), scarce_slices), seed, more)
         if self.scarce is None:
             raise ValueError("transfer needs a scarce task")
         only = (self.scarce.task,)
@@ -531,6 +543,19 @@ class Space(Config):
         return self._config(
             only, shared, "naive", self._cut(only, scarce_slices), seed, {"learning_rate": rate} if rate else {}
         )
+
+    def steps_passes(self, scarce_slices: int, available: Mapping[str, int]) -> int:
+        """Passes an epoch by which the scarce task alone takes as many steps as all tasks together, to the nearest one.
+
+        Args:
+            scarce_slices: N.
+            available: training slices of each task in the data.
+        """
+        assert self.scarce is not None
+        batch = self.training.batch_size
+        alone = math.ceil(scarce_slices / batch)
+        others = sum(math.ceil(available[task] / batch) for task in self.tasks if task != self.scarce.task)
+        return round((alone + others) / alone)
 
     def _cut(self, tasks: tuple[str, ...], scarce_slices: int | None) -> dict[str, int]:
         if self.scarce is None or self.scarce.task not in tasks or scarce_slices is None:

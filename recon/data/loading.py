@@ -1,9 +1,9 @@
 """From prepared slices to the batches that the network takes: scaled, in hybrid space, masked, shuffled.
 
-What an epoch sees is a function of (seed, epoch, slice) alone: the order of its batches and every slice's mask are
-drawn from named integers. So it does not matter which thread makes a batch, and a resumed training sees what an
-uninterrupted one would have seen. How slices are stored is left to ``recon.data.prepared``, which masks there are to
-``recon.masks``.
+A pass sees every training slice once; an epoch is one pass, unless the configuration says more. What a pass sees is a
+function of (seed, pass, slice) alone: the order of its batches and every slice's mask are drawn from named integers. So
+it does not matter which thread makes a batch, and a resumed training sees what an uninterrupted one would have seen.
+How slices are stored is left to ``recon.data.prepared``, which masks there are to ``recon.masks``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from recon.operators import to_hybrid
 
 CACHE_BYTES = 2 * 1024**3
 
-# The first integer of every seed sequence, so that no two kinds of draw share a stream. (Without it [seed, epoch] and
-# [seed, epoch, 0] would be the same one: NumPy pads a seed sequence with zeros.)
+# The first integer of every seed sequence, so that no two kinds of draw share a stream. (Without it [seed, pass] and
+# [seed, pass, 0] would be the same one: NumPy pads a seed sequence with zeros.)
 _ORDER, _MASKS = 1, 2
 
 Job = TypeVar("Job")
@@ -128,19 +128,20 @@ def shape_of(row: Row) -> Shape:
 
 
 def plan(
-    slices: Mapping[str, Mapping[int, Shape]], batch_size: int, seed: int, epoch: int
+    slices: Mapping[str, Mapping[int, Shape]], batch_size: int, seed: int, number: int
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """The batches of an epoch, in order: every slice once, a batch of one task and one shape.
+    """The batches of a pass, in order: every slice once, a batch of one task and one shape.
 
     Args:
         slices: for each task, the shape of each of its slices by slice_id.
         batch_size: the most slices in a batch; what is left over of a task and shape makes a smaller one.
-        seed, epoch: what the order is drawn from; nothing else enters.
+        seed: of the training.
+        number: of the pass, from 1; the order is drawn from seed and number, and nothing else enters.
 
     Returns:
         Pairs of task and slice_ids.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([_ORDER, seed, epoch]))
+    rng = np.random.default_rng(np.random.SeedSequence([_ORDER, seed, number]))
     batches = []
     for task, shapes in slices.items():
         for ids in _by_shape(shapes).values():
@@ -149,9 +150,9 @@ def plan(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def training_mask(config: TrainConfig, row: Row, epoch: int) -> Mask:
-    """The mask of a training slice in an epoch (from 1): a new one every epoch, whoever asks and in whatever order."""
-    rng = np.random.default_rng(np.random.SeedSequence([_MASKS, config.seed, epoch, row.slice_id]))
+def training_mask(config: TrainConfig, row: Row, number: int) -> Mask:
+    """The mask of a training slice in a pass (from 1): a new one every pass, whoever asks and in whatever order."""
+    rng = np.random.default_rng(np.random.SeedSequence([_MASKS, config.seed, number, row.slice_id]))
     return draw(config.masks.train, row.columns, rng, padding=(row.pad_left, row.pad_right))
 
 
@@ -232,33 +233,37 @@ class Loader:
             for chunk in _chunks(group, config.batch_size)
         ]
         self.slice_counts = {task: len(ids) for task, ids in training.items()}
-        self.steps_per_epoch = len(self.plan(epoch=1))
+        self.steps_per_epoch = len(self._plan(1)) * config.passes
 
-    def plan(self, epoch: int) -> list[tuple[str, tuple[int, ...]]]:
-        """The training batches of an epoch (from 1) as pairs of task and slice_ids."""
-        return plan(self._training, self._config.batch_size, self._config.seed, epoch)
+    def _plan(self, number: int) -> list[tuple[str, tuple[int, ...]]]:
+        return plan(self._training, self._config.batch_size, self._config.seed, number)
 
     def training_batches(self, epoch: int) -> Iterator[Batch]:
-        """The training batches of an epoch (from 1), each slice with a newly drawn mask."""
-        return self._batches(self.plan(epoch), lambda row: training_mask(self._config, row, epoch))
+        """The training batches of an epoch (from 1), each slice with a newly drawn mask in every pass."""
+        passes = self._config.passes
+        numbers = range((epoch - 1) * passes + 1, epoch * passes + 1)
+        steps = [(number, *step) for number in numbers for step in self._plan(number)]
+        return self._batches(steps, lambda row, number: training_mask(self._config, row, number))
 
     def validation_batches(self) -> Iterator[Batch]:
         """The validation split, task by task in a fixed order, with the fixed mask of its width."""
         mask = self._config.masks.val
-        return self._batches(self._validation, lambda row: fixed(mask, row.columns, (row.pad_left, row.pad_right)))
+        steps = [(0, *step) for step in self._validation]
+        return self._batches(steps, lambda row, _: fixed(mask, row.columns, (row.pad_left, row.pad_right)))
 
     def _shapes(self, ids: Iterable[int]) -> dict[int, Shape]:
         return {one: shape_of(self._rows[one]) for one in ids}
 
     def _batches(
-        self, planned: Iterable[tuple[str, tuple[int, ...]]], mask_of: Callable[[Row], Mask]
+        self, steps: Iterable[tuple[int, str, tuple[int, ...]]], mask_of: Callable[[Row, int], Mask]
     ) -> Iterator[Batch]:
-        def make(step: tuple[str, tuple[int, ...]]) -> Batch:
-            task, ids = step
-            batch = collate([self._samples[one] for one in ids], [mask_of(self._rows[one]) for one in ids], task)
+        def make(step: tuple[int, str, tuple[int, ...]]) -> Batch:
+            number, task, ids = step
+            masks = [mask_of(self._rows[one], number) for one in ids]
+            batch = collate([self._samples[one] for one in ids], masks, task)
             return batch.pin_memory() if self._device.type == "cuda" else batch
 
-        for batch in _ahead(make, planned, self._workers):
+        for batch in _ahead(make, steps, self._workers):
             yield batch.to(self._device)
 
 

@@ -1,4 +1,4 @@
-"""Batches hold what was stored, each slice once an epoch, with masks that depend on seed, epoch and slice alone."""
+"""Batches hold what was stored, each slice once an epoch, with masks that depend on seed, pass and slice alone."""
 
 from collections import Counter
 
@@ -114,8 +114,8 @@ SLICES = {
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_an_epoch_takes_every_slice_once_in_batches_of_one_task_and_shape(batch_size):
-    planned = plan(SLICES, batch_size, seed=3, epoch=1)
+def test_a_pass_takes_every_slice_once_in_batches_of_one_task_and_shape(batch_size):
+    planned = plan(SLICES, batch_size, seed=3, number=1)
     assert sorted(one for _, ids in planned for one in ids) == sorted(one for ids in SLICES.values() for one in ids)
     for task, ids in planned:
         assert 1 <= len(ids) <= batch_size
@@ -123,12 +123,12 @@ def test_an_epoch_takes_every_slice_once_in_batches_of_one_task_and_shape(batch_
     assert len(planned) == sum(-(-n // batch_size) for n in (8, 15, 5))
 
 
-def test_the_order_depends_on_seed_and_epoch_alone():
-    first = plan(SLICES, 4, seed=3, epoch=1)
+def test_the_order_depends_on_seed_and_pass_alone():
+    first = plan(SLICES, 4, seed=3, number=1)
     np.random.seed(1)  # noqa: NPY002 - the global state must not matter
-    assert plan(SLICES, 4, seed=3, epoch=1) == first
-    assert plan(SLICES, 4, seed=3, epoch=2) != first
-    assert plan(SLICES, 4, seed=4, epoch=1) != first
+    assert plan(SLICES, 4, seed=3, number=1) == first
+    assert plan(SLICES, 4, seed=3, number=2) != first
+    assert plan(SLICES, 4, seed=4, number=1) != first
 
 
 def test_tasks_are_mixed_within_an_epoch():
@@ -191,6 +191,17 @@ def test_the_loader_gives_every_training_slice_once_and_counts_them(prepared):
         for task in ("PDw", "PDw-FS"):
             expected = data.subset(task, 5 if task == "PDw-FS" else None)
             assert sorted(one for b in batches if b.task == task for one in b.slice_ids) == expected
+
+
+def test_an_epoch_of_several_passes_is_as_many_epochs_of_one(prepared):
+    """The same batches with the same masks in the same order, only cut into epochs otherwise."""
+    data = PreparedData(prepared)
+    once, thrice = (Loader(data, config(passes=passes), workers=passes - 1) for passes in (1, 3))
+    assert thrice.steps_per_epoch == 3 * once.steps_per_epoch
+    for epoch in (1, 2):
+        several = list(thrice.training_batches(epoch))
+        singly = [batch for one in range(3 * epoch - 2, 3 * epoch + 1) for batch in once.training_batches(one)]
+        assert all(same(a, b) for a, b in zip(several, singly, strict=True))
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 2**31])

@@ -18,6 +18,7 @@ from search.trial import Job, metrics_of
 from spaces.schema import Space
 from tests.search.conftest import listed, space
 
+SLICES = {"PDw": 40, "PDw-FS": 30}
 RUNTIME = Runtime(Path("data"), "tests.search.fakes:train", "cpu", 1)
 
 
@@ -28,7 +29,7 @@ class Tune:
         self, folder: Path, wanted: Space, fixed: list[Fixed] | None = None, budget: int | None = None
     ) -> None:
         self.study = create_study("s", None, folder)
-        self.ledger = Ledger(self.study, {"PDw": 40, "PDw-FS": 30}, "abc", "0")
+        self.ledger = Ledger(self.study, SLICES, "abc", "0")
         for half in (self.study.search, self.study.references):
             self.ledger.close_orphans(half)
         trials = wanted.trials if budget is None else budget
@@ -199,7 +200,7 @@ def test_the_limit_on_trials_side_by_side_is_kept(tmp_path):
 
 def test_fixed_jobs_come_first_and_transfer_waits_for_its_source(tmp_path):
     wanted = space()
-    tune = Tune(tmp_path, wanted, baselines(wanted, 0, (12,), "baseline"))
+    tune = Tune(tmp_path, wanted, baselines(wanted, 0, (12,), "baseline", SLICES))
     first, source = tune.next()
     assert (source.config.tasks, source.config.slices) == (("PDw",), {})
     kinds = [tune.next()[1] for _ in range(2)]
@@ -216,7 +217,11 @@ def test_fixed_jobs_come_first_and_transfer_waits_for_its_source(tmp_path):
 
 def test_what_needs_a_failed_job_does_not_run(tmp_path):
     wanted = space(trials=1)
-    fixed = [job for job in baselines(wanted, 0, (12,), "baseline") if job.kind == "transfer" or "stl/PDw/" in job.key]
+    fixed = [
+        job
+        for job in baselines(wanted, 0, (12,), "baseline", SLICES)
+        if job.kind == "transfer" or "stl/PDw/" in job.key
+    ]
     tune = Tune(tmp_path, wanted, fixed, budget=0)
     trial_id, _ = tune.next()
     tune.report(trial_id, 1, math.nan, last=True)
@@ -234,7 +239,7 @@ def gain_space(**changes: Any) -> Space:
 
 def test_a_trial_that_is_judged_by_its_gain_waits_for_its_stl_and_gets_its_values(tmp_path):
     wanted = gain_space()
-    tune = Tune(tmp_path, wanted, baselines(wanted, 0, (12, 24), "baseline"))
+    tune = Tune(tmp_path, wanted, baselines(wanted, 0, (12, 24), "baseline", SLICES))
     stl = dict(tune.next() for _ in range(3))
     assert tune.next()[1] is None
     ids = {job.config.slices.get("PDw-FS", job.config.tasks[0]): trial_id for trial_id, job in stl.items()}
@@ -252,7 +257,7 @@ def test_a_trial_that_is_judged_by_its_gain_waits_for_its_stl_and_gets_its_value
 
 def test_trials_whose_stl_failed_are_left_out_and_the_others_run(tmp_path):
     wanted = gain_space()
-    tune = Tune(tmp_path, wanted, baselines(wanted, 0, (12, 24), "baseline"))
+    tune = Tune(tmp_path, wanted, baselines(wanted, 0, (12, 24), "baseline", SLICES))
     for trial_id, job in [tune.next() for _ in range(3)]:
         if job.config.slices == {"PDw-FS": 12}:
             tune.report(trial_id, 1, math.nan, last=True)
@@ -317,7 +322,7 @@ def test_an_orphan_that_died_before_it_was_described_is_closed_and_ignored(tmp_p
 
 def test_finished_references_are_not_run_again_and_failed_ones_are(tmp_path):
     wanted = space()
-    fixed = baselines(wanted, 0, (12,), "baseline")[:2]
+    fixed = baselines(wanted, 0, (12,), "baseline", SLICES)[:2]
     tune = Tune(tmp_path, wanted, fixed, budget=0)
     (good, _), (bad, _) = tune.next(), tune.next()
     tune.whole(good)

@@ -266,6 +266,19 @@ def test_baselines_share_the_epochs_masks_and_slices_of_the_trials():
         assert (config.epochs, config.masks, config.seed) == (trial.epochs, trial.masks, trial.seed)
 
 
+def test_an_stl_of_equal_steps_makes_up_for_the_slices_of_all_other_tasks():
+    space = parse_space(changed(tasks=["T1", "T2", "FLAIR"], scarce={"task": "T1", "slices": [5, 9]}))
+    available = {"T1": 9, "T2": 20, "FLAIR": 31}
+    batch = space.training.batch_size
+    assert batch == 2
+    assert space.steps_passes(5, available) == round((3 + 10 + 16) / 3)
+    assert space.steps_passes(9, available) == round((5 + 10 + 16) / 5)
+    config = space.reference_config("stl-steps", "T1", 5, passes=10)
+    assert config == space.reference_config("stl", "T1", 5).model_copy(update={"passes": 10})
+    with pytest.raises(InputError, match="has stl-steps, which needs a scarce task; add scarce, or leave stl-steps"):
+        parse_space(changed(scarce=None, baselines={"kinds": ["stl", "stl-steps"]}))
+
+
 def test_three_tasks_need_no_names_known_in_advance():
     text = changed(tasks=["T1", "T2", "FLAIR"], scarce={"task": "T1", "slices": [5]})
     space = parse_space(text).on({"T1": 9, "T2": 9, "FLAIR": 9})

@@ -1,0 +1,171 @@
+"""What the training's choices are worth: one choice changed at a time, at equal budget, over seeds.
+
+    python -m benchmarks.training --data PREPARED --out training.jsonl --workers 2
+    python -m benchmarks.training --out training.jsonl --json
+    python -m benchmarks.training --out training.jsonl --only "batch size 1" --only "peak rate 6e-3"
+
+Budget: passes over the training slices, so every variant sees each slice as often. Trained are single-task networks on
+all slices of the abundant task, and on N of the scarce one; judged on the validation split (SSIM, definition
+``paper``). The base is the training of ``spaces/paper-small.yaml``; each other line changes one thing of it. Results
+are appended to ``--out`` as they come, and the same command again runs only what is missing; without ``--data`` it
+runs nothing and summarises what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from recon.config import TrainConfig
+from recon.data.prepared import PreparedData
+from recon.training import TrainingError, train
+from search.leaderboard import plain_table
+from search.parallel import side_by_side
+from spaces.schema import load_space
+
+SPACE = "spaces/paper-small.yaml"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "constant rate": {"schedule": "constant"},
+    "constant rate 1e-3": {"schedule": "constant", "learning_rate": 1e-3},
+    "constant rate 2e-4 (the paper's code)": {"schedule": "constant", "learning_rate": 2e-4, "clip_norm": None},
+    "cosine": {"schedule": "cosine"},
+    "peak rate 1e-3": {"learning_rate": 1e-3},
+    "peak rate 6e-3": {"learning_rate": 6e-3},
+    "no clipping": {"clip_norm": None},
+    "clipping at 0.1": {"clip_norm": 0.1},
+    "batch size 1": {"batch_size": 1},
+    "batch size 2": {"batch_size": 2},
+    "batch size 4": {"batch_size": 4},
+    "start: PyTorch's, and the mean added (fastMRI's U-Net)": {"network": {"zero_init": False}},
+    "consistency: image (eq. 1)": {"network": {"consistency": "image"}},
+    "consistency: k-space (fastMRI's)": {"network": {"consistency": "k-space"}},
+    "consistency: k-space, fastMRI's U-Net": {"network": {"consistency": "k-space", "zero_init": False}},
+    "no normalisation of the U-Net's input": {"normalise": False},
+}
+"""What each changes; ``normalise`` is of this benchmark alone, the rest are fields of TrainConfig."""
+
+
+def unnormalised(encoder: nn.Module, decoder: nn.Module, x: Tensor, restore_mean: bool = True) -> Tensor:
+    """In place of ``recon.unet.regularise``: the U-Net on the image as it is, in units of its volume's scale.
+
+    Args:
+        encoder: an Encoder.
+        decoder: its Decoder.
+        x: (batch, rows, columns), complex; rows and columns are multiples of 16.
+        restore_mean: nothing was taken away, so nothing is restored.
+    """
+    planes = torch.view_as_real(x).permute(0, 3, 1, 2)
+    return torch.view_as_complex(decoder(encoder(planes)).permute(0, 2, 3, 1).contiguous())
+
+
+@lru_cache(maxsize=1)
+def opened(path: str) -> PreparedData:
+    """The data; a process opens them once."""
+    return PreparedData(Path(path))
+
+
+def jobs(data: Path, count: int, seeds: int, variants: list[str]) -> Iterator[dict[str, Any]]:
+    """Every training: a variant, a task, an N, a seed."""
+    available = {task: len(opened(str(data)).subset(task)) for task in opened(str(data)).tasks}
+    space = load_space(SPACE).on(available, str(data))
+    assert space.scarce is not None
+    for seed in range(seeds):
+        for variant in variants:
+            for task in space.tasks:
+                slices = count if task == space.scarce.task else None
+                config = space.reference_config("stl", task, slices, seed).model_dump()
+                changed = {name: value for name, value in VARIANTS[variant].items() if name != "normalise"}
+                config["network"] |= changed.pop("network", {})
+                yield {
+                    "data": str(data),
+                    "config": TrainConfig.model_validate(config | changed).model_dump(mode="json"),
+                    "normalise": VARIANTS[variant].get("normalise", True),
+                    "labels": {
+                        "variant": variant,
+                        "task": task,
+                        "n": slices or available[task],
+                        "seed": seed,
+                        "hash": opened(str(data)).hash[:12],
+                    },
+                }
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """One training; its validation SSIM after the last epoch, None where the loss was no longer finite."""
+    torch.set_num_threads(1)
+    config = TrainConfig.model_validate(job["config"])
+    swap: AbstractContextManager[Any] = (
+        nullcontext() if job["normalise"] else patch("recon.unrolled.regularise", unnormalised)
+    )
+    found: dict[str, Any] = {"ssim": None}
+    with swap:
+        try:
+            train(config, opened(job["data"]), device="cpu", report=lambda epoch: found.update(epoch.metrics))
+        except TrainingError as error:
+            found = {"ssim": None, "error": str(error)}
+    kept = {name: found[name] for name in ("ssim", "seconds", "error") if name in found}
+    return {**job["labels"], "config": job["config"], **kept}
+
+
+def summary(lines: pd.DataFrame) -> pd.DataFrame:
+    """A line a variant: mean SSIM on each problem, and its difference from the base, paired by seed, ± its standard
+    error over seeds."""
+    problems = [f"{task} {n}" for task, n in lines[["task", "n"]].drop_duplicates().itertuples(index=False)]
+    keyed = lines.assign(problem=lines["task"] + " " + lines["n"].astype(str))
+    scores = keyed.pivot(index=["variant", "seed"], columns="problem", values="ssim").astype(float)
+    seconds = keyed.groupby("variant")["seconds"].mean()
+    rows = []
+    for variant in dict.fromkeys(lines["variant"]):
+        mine = scores.loc[variant]
+        row: dict[str, Any] = {"variant": variant, "seeds": len(mine)}
+        for problem in problems:
+            row[problem] = round(mine[problem].mean(), 4) if mine[problem].notna().all() else "not finite"
+        for problem in problems if variant != "base" and "base" in scores.index else ():
+            paired = (mine - scores.loc["base"])[problem].dropna()
+            error = f" ± {paired.sem():.4f}" if len(paired) > 1 else ""
+            row[f"{problem} minus base"] = f"{paired.mean():+.4f}{error}" if len(paired) else ""
+        row["seconds"] = round(seconds[variant], 1)
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
+
+
+def main() -> None:
+    """Parse the command line, run what is missing, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="prepared data set; without it nothing is run")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines, a training each")
+    parser.add_argument("--n", type=int, default=10, help="of the scarce task")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", action="append", choices=list(VARIANTS), help="this variant; repeatable")
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    given = parser.parse_args()
+    lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
+    if given.data is not None:
+        names = ("variant", "task", "n", "seed", "hash")
+        done = {tuple(line[name] for name in names) for line in lines}
+        wanted = jobs(given.data, given.n, given.seeds, given.only or list(VARIANTS))
+        missing = [job for job in wanted if tuple(job["labels"][name] for name in names) not in done]
+        with side_by_side(given.workers) as mapped, given.out.open("a") as file:
+            for count, line in enumerate(mapped(run, missing), start=1):
+                lines.append(line)
+                print(json.dumps(line), file=file, flush=True)
+                print(f"{count} of {len(missing)}: {line['variant']}, {line['task']}", file=sys.stderr)
+    table = summary(pd.DataFrame(lines))
+    print(json.dumps(table.to_dict("records")) if given.json else plain_table(table), end="\n" if given.json else "")
+
+
+if __name__ == "__main__":
+    main()
