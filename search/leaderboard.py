@@ -73,10 +73,10 @@ class Choice:
 def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """The table, a row a trial.
 
-    Columns: ``rank, trial, kind, stage, layout, weighting, scarce_slices, seed, state, epochs, ssim, ssim/<task>…,
-    gain, gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node,
-    checkpoint, error``. Metrics are of the validation split at the trial's last epoch. A gain is that metric minus the
-    matched STL's (same N, seed and epoch).
+    Columns: ``rank, trial, kind, stage, layout, weighting, init, scarce_slices, seed, state, epochs, ssim,
+    ssim/<task>…, gain, gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes,
+    node, checkpoint, error``. Metrics are of the validation split at the trial's last epoch. A gain is that metric
+    minus the matched STL's (same N, seed and epoch).
 
     Raises InputError for a column or value that the study does not have.
     """
@@ -95,9 +95,10 @@ def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
 def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """Confirmed configurations and baselines over their seeds, a row each: means, standard errors, number of seeds.
 
-    Columns: ``rank, kind, layout, weighting, scarce_slices, seeds, ssim, ssim_se, ssim/<task>, ssim_se/<task>…, gain,
-    gain_se, gain/<task>, gain_se/<task>…, trials``. Gains are above the STL of the same seed. Ranked are configurations
-    that reconstruct every task, by the study's objective; rows with fewer seeds than the most stand below, unranked.
+    Columns: ``rank, kind, layout, weighting, init, scarce_slices, seeds, ssim, ssim_se, ssim/<task>, ssim_se/<task>…,
+    gain, gain_se, gain/<task>, gain_se/<task>…, trials``. Gains are above the STL of the same seed. Ranked are
+    configurations that reconstruct every task, by the study's objective; rows with fewer seeds than the most stand
+    below, unranked.
 
     Raises InputError where nothing is confirmed yet, or for a column or value that no confirmed trial has.
     """
@@ -110,23 +111,25 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     tasks = study.space.tasks
     baselines = Baselines(records)
     rows = pd.DataFrame([row_of(record, tasks, baselines) for record in records])
-    rows["tasks"] = ["+".join(record.tasks) for record in records]
+    # What a seed leaves of a key: the layout and weighting alone do not tell hyperparameters or the start apart.
+    rows["configuration"] = [record.key.rsplit("/seed=", 1)[0] for record in records]
     values = ["ssim", *(f"ssim/{task}" for task in tasks), "gain", *(f"gain/{task}" for task in tasks)]
-    keys = ["kind", "tasks", "layout", "weighting", "scarce_slices"]
     lines = []
-    for key, group in rows.groupby(keys, sort=False, dropna=False):
-        line: dict[str, Any] = dict(zip(keys, key, strict=True)) | {"seeds": len(group)}
+    for _, group in rows.groupby("configuration", sort=False):
+        first = group.iloc[0]
+        names = ("kind", "layout", "weighting", "init", "scarce_slices")
+        line: dict[str, Any] = {name: first[name] for name in names} | {"seeds": len(group)}
         for value in values:
             line[value] = group[value].mean(skipna=False)
             line[value.replace("ssim", "ssim_se").replace("gain", "gain_se")] = group[value].sem(skipna=False)
         lines.append(line | {"trials": " ".join(group["trial"])})
     frame = pd.DataFrame(lines).astype({"scarce_slices": "Int64"})
     frame = _only(frame, choice, ("kind", "weighting", "scarce_slices"))
-    by = _sorted_by(choice, study.space.objective.metric, ["rank", *frame.columns.drop("tasks")])
+    by = _sorted_by(choice, study.space.objective.metric, ["rank", *frame.columns])
     whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["seeds"] == frame["seeds"].max())
     frame = frame.assign(whole=whole).sort_values(["whole", by], ascending=False, kind="stable")
     frame.insert(0, "rank", places(frame["whole"]))
-    frame = frame.drop(columns=["whole", "tasks"])
+    frame = frame.drop(columns="whole")
     return frame.head(choice.top) if choice.top is not None else frame
 
 
@@ -155,7 +158,7 @@ class Baselines:
 def columns(tasks: tuple[str, ...]) -> list[str]:
     """The table's columns for a study of these tasks."""
     return [
-        *("rank", "trial", "kind", "stage", "layout", "weighting", "scarce_slices", "seed", "state", "epochs"),
+        *("rank", "trial", "kind", "stage", "layout", "weighting", "init", "scarce_slices", "seed", "state", "epochs"),
         *("ssim", *(f"ssim/{task}" for task in tasks)),
         *("gain", *(f"gain/{task}" for task in tasks)),
         *(f"psnr/{task}" for task in tasks),
@@ -174,6 +177,7 @@ def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict
         "stage": record.stage,
         "layout": record.layout,
         "weighting": record.weighting,
+        "init": record.point.init if record.point else None,
         "scarce_slices": record.scarce_slices,
         "seed": record.seed,
         "state": str(record.state),
@@ -308,14 +312,17 @@ def objects(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): plain(value) for name, value in row.items()} for row in frame.to_dict(orient="records")]
 
 
-SHOWN = ("rank", "trial", "kind", "layout", "weighting", "scarce_slices", "seed", "seeds", "state", "epochs")
+SHOWN = ("rank", "trial", "kind", "layout", "weighting", "init", "scarce_slices", "seed", "seeds", "state", "epochs")
 NUMBERS = {"rank", "N", "seed", "seeds", "epochs", "ssim", "gain", "parameters", "seconds"}
 
 
 def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the columns that people compare, as text; a mean stands with its standard error."""
     metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
-    names = [name for name in (*SHOWN, *metrics, "parameters", "seconds", "trials") if name in frame.columns]
+    # Where every network starts at random, nobody asks.
+    spared = {"init"} if "init" in frame.columns and not frame["init"].eq("transfer").any() else set()
+    wanted = (*SHOWN, *metrics, "parameters", "seconds", "trials")
+    names = [name for name in wanted if name in frame.columns and name not in spared]
 
     def text(name: str, row: Mapping[Hashable, Any]) -> str:
         value = row[name]

@@ -131,6 +131,7 @@ class Display:
 def describe(record: Record) -> str:
     """A trial in a few words: number, what it is, its N."""
     what = f"{record.layout} {record.weighting}" if record.kind == "mtl" else f"{record.kind} {'+'.join(record.tasks)}"
+    what += " from transfer" if record.point and record.point.init == "transfer" else ""
     count = "" if record.scarce_slices is None else f" N={record.scarce_slices}"
     seed = f" seed {record.seed}" if record.stage == "confirm" else ""
     return f"trial {record.name} {what}{count}{seed}"

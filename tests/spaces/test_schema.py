@@ -58,6 +58,17 @@ def test_the_papers_space_is_the_papers_study_with_its_defaults():
     assert space.reference_config("transfer", None, 32).learning_rate == 5e-4
 
 
+def test_the_small_study_is_the_papers_cut_in_size_and_training_alone():
+    paper, small = load_space("paper.yaml"), load_space("paper-small.yaml")
+    same = ("tasks", "layouts", "weightings", "grid", "objective", "seed")
+    assert [getattr(small, name) for name in same] == [getattr(paper, name) for name in same]
+    assert small.training.masks == paper.training.masks
+    assert small.training.cut == paper.training.cut
+    assert small.baselines.kinds == paper.baselines.kinds
+    assert small.on({"PDw": 481, "PDw-FS": 497}).scarce_counts == paper.scarce_counts
+    assert small.on({"PDw": 48, "PDw-FS": 48}).scarce_counts == (3, 10, 24, 48)
+
+
 def test_the_full_space_has_a_dimension_a_block_and_what_each_weighting_has_alone():
     space = load_space("full.yaml")
     common = space.dimensions()
@@ -72,8 +83,8 @@ def test_spaces_are_read_from_a_path_or_by_a_shipped_name(tmp_path):
     (tmp_path / "mine.yaml").write_text(QUICK)
     assert load_space(tmp_path / "mine.yaml").trials == 16
     assert load_space("quickstart") == load_space("spaces/quickstart.yaml") == load_space("quickstart.yaml")
-    assert shipped() == ["full.yaml", "paper.yaml", "quickstart.yaml"]
-    with pytest.raises(InputError, match=r"there is no space nowhere.yaml; shipped are full.yaml, paper.yaml"):
+    assert shipped() == ["full.yaml", "paper-small.yaml", "paper.yaml", "quickstart.yaml"]
+    with pytest.raises(InputError, match=r"there is no space nowhere.yaml; shipped are full.yaml, paper-small.yaml"):
         load_space("nowhere.yaml")
     with pytest.raises(InputError, match="cannot be read"):
         load_space(tmp_path)
@@ -267,7 +278,8 @@ def test_baselines_share_the_epochs_masks_and_slices_of_the_trials():
 
 
 def test_an_stl_of_equal_steps_makes_up_for_the_slices_of_all_other_tasks():
-    space = parse_space(changed(tasks=["T1", "T2", "FLAIR"], scarce={"task": "T1", "slices": [5, 9]}))
+    scarce = {"task": "T1", "slices": [5, 9]}
+    space = parse_space(changed(tasks=["T1", "T2", "FLAIR"], scarce=scarce, objective={"metric": "gain"}))
     available = {"T1": 9, "T2": 20, "FLAIR": 31}
     batch = space.training.batch_size
     assert batch == 2
