@@ -26,20 +26,23 @@ class Column(NamedTuple):
     """Below its error, such as its metrics."""
 
 
-def draw_columns(reference: np.ndarray[Any, Any], columns: Sequence[Column], title: str) -> Figure:
+def draw_columns(reference: np.ndarray[Any, Any], columns: Sequence[Column], title: str, note: str = "") -> Figure:
     """Draw the reference and reconstructions, each above its error.
 
     Args:
         reference: magnitudes, (rows, columns).
         columns: the reconstructions, left to right.
         title: above all.
+        note: below all.
     """
     top = float(np.percentile(reference, 99.5))
     height = WIDTH * reference.shape[0] / reference.shape[1]
     shown = [Column("reference", reference, ""), *columns]
     with matplotlib.rc_context({"font.size": 9}):
         layout = ConstrainedLayoutEngine(hspace=0.02)
-        figure = Figure(figsize=(WIDTH * len(shown), 2 * height + 0.9), layout=layout, facecolor="white")
+        figure = Figure(
+            figsize=(WIDTH * len(shown), 2 * height + 0.9 + 0.3 * bool(note)), layout=layout, facecolor="white"
+        )
         axes = figure.subplots(2, len(shown), squeeze=False)
         for (above, below), column in zip(axes.T, shown, strict=True):
             above.imshow(column.image, cmap="gray", vmin=0, vmax=top)
@@ -56,4 +59,6 @@ def draw_columns(reference: np.ndarray[Any, Any], columns: Sequence[Column], tit
                 for spine in axis.spines.values():
                     spine.set_visible(False)
         figure.suptitle(title)
+        if note:
+            figure.supxlabel(note, fontsize=7.5, color="#555555")
     return figure

@@ -544,8 +544,11 @@ def report(
         drawn = draw(comparison, figures)
         for path in drawn.paths:
             print(path)
-        if drawn.without_pictures:
-            talk.print(f"without pictures of slices: they need the reconstructed images, {folder / 'images'}")
+        if drawn.without:
+            talk.print(
+                f"no pictures of {', '.join(drawn.without)}: they need the images of STL and a multi-task network in "
+                f"{folder / 'images'}"
+            )
 
 
 @app.command("test")

@@ -92,10 +92,11 @@ class Comparison:
     _cells: dict[tuple[Row, int, str, str], Cell | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if self.results.about.scarce is None or not self.counts:
-            raise InputError(
-                f"the results of {self.results.about.study!r} have no N to compare at: its space names no scarce task"
-            )
+        about = self.results.about
+        if about.scarce is None:
+            raise InputError(f"the results of {about.study!r} have no N to compare at: its space names no scarce task")
+        if not self.counts:
+            raise InputError(f"the results of {about.study!r} have no N to compare at: no network of one was tested")
 
     @property
     def scarce(self) -> str:

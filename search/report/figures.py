@@ -15,14 +15,16 @@ from matplotlib.ticker import NullLocator
 from recon.bundle import slugs
 from recon.files import replace_file
 from search.report.compare import Comparison, Difference, Row
-from search.report.pictures import pictures
+from search.report.pictures import pictures, source
+from search.report.tables import legend
 from search.results import ZERO_FILLED
 
 DPI = 150
 # Okabe and Ito's colours, told apart by the colour-blind.
 _BASELINES = {
-    "stl": "#000000", "stl-steps": "#8a8a8a", "joint-stl": "#56b4e9", "transfer": "#d55e00", "fastmri": "#7a4b1e",
+    "stl": "#000000", "stl-steps": "#8a8a8a", "joint-stl": "#56b4e9", "transfer": "#d55e00",
 }  # fmt: skip
+_PEERS = ("#7a4b1e", "#882255", "#999933")
 _WEIGHTINGS = {"naive": "#0072b2", "dwa": "#009e73", "uncertainty": "#cc79a7", "equal": "#e69f00"}
 _LAYOUTS = (("s", (0, (5, 2))), ("^", (0, (1.5, 1.5))), ("D", (0, (6, 1.5, 1, 1.5))), ("v", (0, (3, 1, 1, 1, 1, 1))))
 """Marker and dash of the first layout, the second …"""
@@ -45,13 +47,14 @@ def styles(comparison: Comparison) -> dict[Row, Style]:
     found = {}
     layouts = list(dict.fromkeys(row.layout for row in comparison.networks))
     looks = dict(zip(layouts, itertools.cycle(_LAYOUTS), strict=False))
+    colours = _BASELINES | dict(zip(comparison.peers, itertools.cycle(_PEERS), strict=False))
     for row in comparison.rows:
         if row.kind == "mtl":
             marker, dash = looks[row.layout]
             colour = _WEIGHTINGS.get(row.weighting, "#666666")
             found[row] = Style(colour, marker, dash, 1.3, "white" if row.init == "transfer" else colour)
         elif row.kind != ZERO_FILLED:
-            colour = _BASELINES.get(row.kind, "#7a4b1e")
+            colour = colours[row.kind]
             found[row] = Style(colour, "o", "solid", 2.2, colour)
     return found
 
@@ -90,6 +93,7 @@ def curves(comparison: Comparison) -> Figure:
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
         axes[0].set_ylabel("SSIM, mean over test slices and seeds")
+        figure.supxlabel(source(comparison), fontsize=7.5, color="#555555")
         names = [row.name for row in looks if row.name in handles]
         figure.legend(
             [handles[name] for name in names], names, loc="outside right center", frameon=False, handlelength=3.6,
@@ -112,7 +116,9 @@ def forest(comparison: Comparison) -> Figure:
     rows = {task: [row for row in looks if _differs(comparison, row, task)] for task in tasks}
     with matplotlib.rc_context({"font.size": 9}):
         heights = [0.24 * len(found) + 0.75 for found in rows.values()]
-        figure = Figure(figsize=(2.3 + 2.1 * len(counts), sum(heights) + 0.8), layout="constrained", facecolor="white")
+        figure = Figure(
+            figsize=(2.3 + max(2.1 * len(counts), 4.2), sum(heights) + 0.9), layout="constrained", facecolor="white"
+        )
         axes = figure.subplots(
             len(tasks), len(counts), squeeze=False, sharey="row", sharex="row", gridspec_kw={"height_ratios": heights}
         )
@@ -144,7 +150,8 @@ def forest(comparison: Comparison) -> Figure:
                 axis.axvspan(left, 0, color="#d55e00", alpha=0.06, lw=0, zorder=0)
             line[0].set_xlim(min(left, 0), max(right, 0))
         figure.suptitle("SSIM minus STL's, paired, with 95 % bootstrap intervals over test volumes", fontsize=10)
-        figure.supxlabel("left of zero: negative transfer; filled: the interval excludes zero", fontsize=9)
+        marks = "left of zero: negative transfer; filled: the interval excludes zero"
+        figure.supxlabel(f"{marks}\n{source(comparison)}", fontsize=7.5, color="#555555")
     return figure
 
 
@@ -162,8 +169,8 @@ class Drawn:
     """What was drawn."""
 
     paths: list[Path]
-    without_pictures: bool
-    """The results lack the images that pictures are made of."""
+    without: list[str]
+    """What there could be no pictures of: the results lack the images, or a network."""
 
 
 def draw(comparison: Comparison, folder: Path) -> Drawn:
@@ -171,8 +178,12 @@ def draw(comparison: Comparison, folder: Path) -> Drawn:
     names = slugs(comparison.results.about.tasks)
     figures = {"ssim.png": curves(comparison), "differences.png": forest(comparison)}
     shown = pictures(comparison)
-    figures |= {f"pictures-{names[task]}-N{count}.png": figure for (task, count), figure in shown.items()}
+    figures |= {
+        f"pictures-{names[task]}-N{count}.png": figure for (task, count), figure in shown.items() if figure is not None
+    }
+    about = {"Description": "\n".join(legend(comparison))}
     for name, figure in figures.items():
         with replace_file(folder / name) as fresh:
-            figure.savefig(fresh, dpi=DPI, format="png")
-    return Drawn([folder / name for name in figures], not shown)
+            figure.savefig(fresh, dpi=DPI, format="png", metadata=about)
+    without = [f"{task} at N = {count}" for (task, count), figure in shown.items() if figure is None]
+    return Drawn([folder / name for name in figures], without)

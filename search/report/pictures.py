@@ -18,16 +18,15 @@ MOST = 4
 """So many N are shown at most."""
 
 
-def pictures(comparison: Comparison) -> dict[tuple[str, int], Figure]:
-    """A figure for each task and N that is shown; those whose images were not kept are left out.
+def pictures(comparison: Comparison) -> dict[tuple[str, int], Figure | None]:
+    """A figure for each task and N that is shown; None where it cannot be.
 
     The scarce task at up to four N, the abundant ones at the smallest.
     """
     counts = comparison.counts
     few = sorted({counts[int(place)] for place in np.linspace(0, len(counts) - 1, min(MOST, len(counts))).round()})
     wanted = [(comparison.scarce, count) for count in few] + [(task, counts[0]) for task in comparison.abundant]
-    drawn = {(task, count): picture(comparison, task, count) for task, count in wanted}
-    return {key: figure for key, figure in drawn.items() if figure is not None}
+    return {(task, count): picture(comparison, task, count) for task, count in wanted}
 
 
 def picture(comparison: Comparison, task: str, count: int) -> Figure | None:
@@ -51,10 +50,21 @@ def picture(comparison: Comparison, task: str, count: int) -> Figure | None:
         elif row in (zero, stl, chosen):
             return None
     title = (
-        f"{task}, N = {count}: {volume}, middle slice, seed {comparison.seeds[0]} "
-        "(the test volume whose difference of MTL and STL is the median)"
+        f"{task}, N = {count}: {volume}, middle slice, seed {comparison.seeds[0]}\n"
+        "of the test volumes, the one whose difference in SSIM, MTL minus STL, is the median"
     )
-    return draw_columns(reference[f"{task}/{volume}"].astype(np.float32), columns, title)
+    return draw_columns(reference[f"{task}/{volume}"].astype(np.float32), columns, title, source(comparison))
+
+
+def source(comparison: Comparison) -> str:
+    """What a figure's numbers come from, in one line."""
+    about = comparison.results.about
+    tested = ", ".join(f"{task} {counts.volumes}" for task, counts in about.test.items())
+    seeds = ", ".join(map(str, comparison.seeds))
+    return (
+        f"metrics: definition {about.definition}; study {about.study}; data {about.data_hash[:12]}; seeds {seeds}; "
+        f"test volumes: {tested}"
+    )
 
 
 def median_volume(comparison: Comparison, row: Row, task: str, count: int) -> str | None:

@@ -148,6 +148,7 @@ def write(found: dict[str, pd.DataFrame], form: Form, notes: Sequence[str] = ())
 def _latex_document(found: dict[str, pd.DataFrame], notes: Sequence[str]) -> str:
     lines = [r"% needs \usepackage{amssymb} (marks) and \usepackage{graphicx} (tables no wider than the text)"]
     for title, frame in found.items():
+        number, _, caption = title.partition(": ")
         rows = [
             " & ".join(latex(one) for one in line) + r" \\"
             for line in [list(frame.columns), *frame.to_numpy().tolist()]
@@ -155,7 +156,9 @@ def _latex_document(found: dict[str, pd.DataFrame], notes: Sequence[str]) -> str
         lines += [
             r"\begin{table}[htbp]",
             r"\centering",
-            rf"\caption{{{latex(title)}}}",
+            # The group of the table keeps it; LaTeX would count for itself.
+            rf"\renewcommand{{\thetable}}{{{latex(number.removeprefix('Table '))}}}",
+            rf"\caption{{{latex(caption)}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}",
             r"\hline",

@@ -133,9 +133,10 @@ def test_one_volume_gives_no_interval():
 
 
 def test_results_without_n_are_refused(table):
-    for scarce, lines in (("PDw-FS", table[table["scarce_slices"].isna()]), (None, table)):
-        with pytest.raises(InputError, match="the results of 'made_up' have no N to compare at"):
-            compare(lines, scarce=scarce)
+    with pytest.raises(InputError, match="'made_up' have no N to compare at: its space names no scarce task"):
+        compare(table, scarce=None)
+    with pytest.raises(InputError, match="'made_up' have no N to compare at: no network of one was tested"):
+        compare(table[table["scarce_slices"].isna()])
 
 
 def test_a_study_of_the_papers_size_takes_seconds():

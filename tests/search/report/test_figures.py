@@ -3,6 +3,7 @@
 import matplotlib.image
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 from matplotlib.colors import to_rgba
 
@@ -110,17 +111,18 @@ def test_figures_are_written_as_pictures_of_some_size(table, tmp_path):
     assert [path.name for path in drawn.paths] == [
         "ssim.png", "differences.png", "pictures-PDw-FS-N12.png", "pictures-PDw-FS-N30.png", "pictures-PDw-N12.png",
     ]  # fmt: skip
-    assert not drawn.without_pictures
+    assert drawn.without == []
     for path in drawn.paths:
         image = matplotlib.image.imread(path)
         assert min(image.shape[:2]) > 400
         assert image[..., :3].std() > 0.05
+        assert "data abc123" in PIL.Image.open(path).text["Description"]
 
 
 def test_tables_alone_give_curves_and_no_pictures(table, tmp_path):
     drawn = draw(Comparison(read_results(store(table, tmp_path / "results", images=False))), tmp_path / "figures")
     assert [path.name for path in drawn.paths] == ["ssim.png", "differences.png"]
-    assert drawn.without_pictures
+    assert drawn.without == ["PDw-FS at N = 12", "PDw-FS at N = 30", "PDw at N = 12"]
 
 
 def test_images_of_other_weights_or_damaged_ones_are_refused(table, tmp_path):

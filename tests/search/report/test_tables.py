@@ -87,7 +87,11 @@ def test_each_form_holds_every_cell(table):
     assert all(latex(one) in tex for one in [*cells, *notes])
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == len(found)
     assert tex.startswith(r"% needs \usepackage{amssymb}")
+    assert r"\renewcommand{\thetable}{2, minus STL}" in tex
+    assert r"\caption{SSIM of PDw-FS}" in tex
     assert tex.isascii()
+    assert tex.count("{") - tex.count(r"\{") == tex.count("}") - tex.count(r"\}")
+    assert tex.count("$") % 2 == 0
 
 
 def test_latex_escapes_what_it_would_read_as_commands():
