@@ -518,7 +518,7 @@ def report(
     storage: Storage = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Report a study's tested networks: tables and figures in the paper's form.
+    """Report a study: tables and figures in the paper's form.
 
     Means over seeds with standard errors, and paired differences from STL and transfer with 95 % bootstrap intervals
     over test volumes; ▼ is negative transfer. Needs `splitpoint test --study` first. A folder that holds trials.json

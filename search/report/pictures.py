@@ -6,10 +6,13 @@ one.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from recon.errors import InputError
 from recon.pictures import Column, draw_columns
 from search.report.compare import NO_SEED, Comparison, Row
 from search.results import REFERENCE, ZERO_FILLED
@@ -30,30 +33,38 @@ def pictures(comparison: Comparison) -> dict[tuple[str, int], Figure | None]:
 
 
 def picture(comparison: Comparison, task: str, count: int) -> Figure | None:
-    """Reference, zero-filled image, STL, the MTL network of Table 1, and transfer where it serves the task.
+    """Reference, zero-filled image, STL, the MTL network of Table 1, and transfer and peers where they serve the task.
 
-    None where one of these was not tested, or its images were not kept.
+    None where STL or MTL were not tested, or the images were not kept.
     """
     chosen = comparison.best(count)
     stl = comparison.baseline("stl")
-    zero = comparison.baseline(ZERO_FILLED)
-    reference = comparison.results.images(REFERENCE)
-    if chosen is None or stl is None or zero is None or reference is None:
+    shown = None if chosen is None or stl is None else median_volume(comparison, chosen, task, count)
+    if shown is None:
         return None
-    volume = median_volume(comparison, chosen, task, count)
-    others = [comparison.baseline(kind) for kind in ("transfer", *comparison.peers)]
+    volume, seed = shown
+    key = f"{task}/{volume}"
+    reference = (comparison.results.images(REFERENCE) or {}).get(key)
+    if reference is None:
+        return None
+    needed = (comparison.baseline(ZERO_FILLED), stl, chosen)
     columns = []
-    for row in (zero, stl, chosen, *others):
-        column = None if row is None or volume is None else _column(comparison, row, task, count, volume)
-        if column is not None:
-            columns.append(column)
-        elif row in (zero, stl, chosen):
+    for row in (*needed, *(comparison.baseline(kind) for kind in ("transfer", *comparison.peers))):
+        line = _line(comparison, row, task, count, volume, seed)
+        images = None if line is None else comparison.results.images(line["trial"] or ZERO_FILLED, line["weights"])
+        if row is not None and line is not None and images is not None and key in images:
+            if images[key].shape != reference.shape:
+                raise InputError(f"the image of trial {line['trial']} of {key} has another shape than the reference's")
+            name = f"MTL: {row.name}" if row.kind == "mtl" else row.name
+            caption = f"SSIM {line['ssim']:.3f}\npSNR {line['psnr']:.2f} dB"
+            columns.append(Column(name, images[key].astype(np.float32), caption))
+        elif row in needed:
             return None
     title = (
-        f"{task}, N = {count}: {volume}, middle slice, seed {comparison.seeds[0]}\n"
+        f"{task}, N = {count}: {volume}, middle slice, seed {seed}\n"
         "of the test volumes, the one whose difference in SSIM, MTL minus STL, is the median"
     )
-    return draw_columns(reference[f"{task}/{volume}"].astype(np.float32), columns, title, source(comparison))
+    return draw_columns(reference.astype(np.float32), columns, title, source(comparison))
 
 
 def source(comparison: Comparison) -> str:
@@ -67,35 +78,30 @@ def source(comparison: Comparison) -> str:
     )
 
 
-def median_volume(comparison: Comparison, row: Row, task: str, count: int) -> str | None:
-    """The volume whose difference from STL in SSIM of the middle slice, averaged over seeds, is the (lower) median."""
+def median_volume(comparison: Comparison, row: Row, task: str, count: int) -> tuple[str, int] | None:
+    """The volume that is shown, and the lowest seed that the row and STL share; None where they share none.
+
+    Its difference from STL in SSIM of the middle slice, averaged over seeds, is the (lower) median.
+    """
     stl = comparison.baseline("stl")
-    pair = [comparison.slices(one, count, task, "ssim") for one in (row, stl) if one is not None]
-    found = [one for one in pair if one is not None]
-    if len(found) < 2:
+    mine = comparison.slices(row, count, task, "ssim")
+    other = comparison.slices(stl, count, task, "ssim") if stl else None
+    if mine is None or other is None:
         return None
-    mine, other = found
     seeds = [seed for seed in mine.columns if seed in other.columns]
     if not seeds:
         return None
     differences = (mine[seeds] - other[seeds]).mean(axis=1)
     middles = differences.groupby(level="volume").apply(lambda one: one.sort_index().iloc[len(one) // 2])
-    return str(middles.sort_values(kind="stable").index[(len(middles) - 1) // 2])
+    return str(middles.sort_values(kind="stable").index[(len(middles) - 1) // 2]), int(min(seeds))
 
 
-def _column(comparison: Comparison, row: Row, task: str, count: int, volume: str) -> Column | None:
-    lines = comparison.lines(row, count, task)
+def _line(
+    comparison: Comparison, row: Row | None, task: str, count: int, volume: str, seed: int
+) -> pd.Series[Any] | None:
+    """The table's line of a volume's middle slice; the zero-filled image has no seed."""
+    lines = None if row is None else comparison.lines(row, count, task)
     if lines is None:
         return None
-    # The zero-filled image has no seed.
-    seed = lines["seed"].isin([comparison.seeds[0], NO_SEED])
-    lines = lines[(lines["volume"] == volume) & seed].sort_values("slice")
-    if lines.empty:
-        return None
-    line: pd.Series = lines.iloc[len(lines) // 2]
-    images = comparison.results.images(str(line["trial"]) or ZERO_FILLED, str(line["weights"]))
-    if images is None:
-        return None
-    name = f"MTL: {row.name}" if row.kind == "mtl" else row.name
-    caption = f"SSIM {line['ssim']:.3f}\npSNR {line['psnr']:.2f} dB"
-    return Column(name, images[f"{task}/{volume}"].astype(np.float32), caption)
+    mine = lines[(lines["volume"] == volume) & lines["seed"].isin([seed, NO_SEED])].sort_values("slice")
+    return None if mine.empty else mine.iloc[len(mine) // 2]

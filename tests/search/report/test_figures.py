@@ -79,7 +79,7 @@ def test_the_volume_shown_is_the_median_of_the_middle_slices_differences(table):
     network.loc[(network["volume"] == "v5") & (network["seed"] == 0), "ssim"] -= 0.1
     network.loc[(network["volume"] == "v5") & (network["seed"] == 1), "ssim"] += 0.1
     # In order: v1, v3, v5, v0, v4, v2; of six the lower of the two in the middle.
-    assert median_volume(compare(pd.concat([table, network])), HEAD, "PDw-FS", 30) == "v5"
+    assert median_volume(compare(pd.concat([table, network])), HEAD, "PDw-FS", 30) == ("v5", 0)
 
 
 def test_a_picture_shows_the_stored_images_and_the_tables_numbers(table, tmp_path):
@@ -88,7 +88,7 @@ def test_a_picture_shows_the_stored_images_and_the_tables_numbers(table, tmp_pat
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == ["reference", "Zero-filled", "STL", "MTL: I2V10 naive", "Transfer"]
     above, below = figure.axes[3], figure.axes[8]
-    volume = median_volume(comparison, SPLIT, "PDw-FS", 12)
+    volume, _ = median_volume(comparison, SPLIT, "PDw-FS", 12)
     assert volume in figure.get_suptitle()
     assert "median" in figure.get_suptitle()
     line = table[(table["trial"] == "mtl-I2V10-naive-random-12-0") & (table["task"] == "PDw-FS")]
@@ -123,6 +123,23 @@ def test_tables_alone_give_curves_and_no_pictures(table, tmp_path):
     drawn = draw(Comparison(read_results(store(table, tmp_path / "results", images=False))), tmp_path / "figures")
     assert [path.name for path in drawn.paths] == ["ssim.png", "differences.png"]
     assert drawn.without == ["PDw-FS at N = 12", "PDw-FS at N = 30", "PDw at N = 12"]
+
+
+def test_the_lowest_seed_that_stl_and_mtl_share_is_shown(table, tmp_path):
+    more = made(PEER, "PDw-FS", 0.69, 12, seeds=(0,))
+    less = table[~((table["kind"] == "stl") & (table["seed"] == 0))]
+    figure = picture(Comparison(read_results(store(pd.concat([less, more]), tmp_path))), "PDw-FS", 12)
+    assert "seed 1" in figure.get_suptitle()
+    # The peer has no network of that seed.
+    assert [axis.get_title() for axis in figure.axes if axis.get_title()][-1] == "Transfer"
+
+
+def test_an_image_of_another_shape_is_refused(table, tmp_path):
+    comparison = Comparison(read_results(store(table, tmp_path)))
+    path = images_path(tmp_path, "stl-I12---12-0")
+    write_images(path, {name: image[1:] for name, image in read_images(path)[0].items()}, "")
+    with pytest.raises(InputError, match="has another shape than the reference's"):
+        pictures(comparison)
 
 
 def test_images_of_other_weights_or_damaged_ones_are_refused(table, tmp_path):
