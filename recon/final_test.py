@@ -12,11 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from recon.bundle import Bundle, slugs
 from recon.data.prepared import PreparedData
@@ -34,9 +31,9 @@ from recon.evaluation import (
 )
 from recon.files import replace_file
 from recon.metrics import DEFINITIONS
+from recon.pictures import Column, draw_columns
 
 ZERO_FILLED, L1_WAVELET, NETWORK = "zero-filled", "l1-wavelet", "network"
-ERROR_GAIN = 5  # error images are shown this many times brighter, as is common in the field's figures
 
 
 @dataclass(frozen=True)
@@ -145,32 +142,11 @@ def draw(pictures: Pictures, path: Path) -> None:
     """Draw a volume's middle slice: the reference and every method, above their errors with the metrics (``paper``)."""
     middle = len(pictures.reference) // 2
     reference = pictures.reference[middle]
-    names = ["reference", *pictures.images]
-    images = [reference, *(stack[middle] for stack in pictures.images.values())]
-    top = float(np.percentile(reference, 99.5))
-    rows, columns = reference.shape
-    width = 2.6
-    with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(
-            figsize=(width * len(names), 2 * width * rows / columns + 0.9), layout="constrained", facecolor="white"
-        )
-        axes = figure.subplots(2, len(names), squeeze=False)
-        for column, (name, image) in enumerate(zip(names, images, strict=True)):
-            above, below = axes[0, column], axes[1, column]
-            above.imshow(image, cmap="gray", vmin=0, vmax=top)
-            above.set_title(name)
-            if column == 0:
-                below.text(0.5, 0.5, f"error × {ERROR_GAIN}", ha="center", va="center", transform=below.transAxes)
-            else:
-                below.imshow(ERROR_GAIN * np.abs(image - reference), cmap="inferno", vmin=0, vmax=top)
-                one = measure(torch.from_numpy(image)[None], torch.from_numpy(reference)[None])
-                ssim, psnr, nrmse = (float(one[metric][0]) for metric in METRICS)
-                below.set_xlabel(f"SSIM {ssim:.3f}\npSNR {psnr:.2f} dB   nRMSE {nrmse:.3f}")
-            for axis in (above, below):
-                axis.set_xticks([])
-                axis.set_yticks([])
-                for spine in axis.spines.values():
-                    spine.set_visible(False)
-        figure.suptitle(f"{pictures.task}, {pictures.volume}, slice {middle + 1} of {len(pictures.reference)}")
-        with replace_file(path) as fresh:
-            figure.savefig(fresh, dpi=150, format="png")
+    columns = []
+    for name, stack in pictures.images.items():
+        one = measure(torch.from_numpy(stack[middle])[None], torch.from_numpy(reference)[None])
+        ssim, psnr, nrmse = (float(one[metric][0]) for metric in METRICS)
+        columns.append(Column(name, stack[middle], f"SSIM {ssim:.3f}\npSNR {psnr:.2f} dB   nRMSE {nrmse:.3f}"))
+    title = f"{pictures.task}, {pictures.volume}, slice {middle + 1} of {len(pictures.reference)}"
+    with replace_file(path) as fresh:
+        draw_columns(reference, columns, title).savefig(fresh, dpi=150, format="png")

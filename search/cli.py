@@ -502,40 +502,55 @@ def export(
 
 @app.command()
 def report(
-    study: StudyName,
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="The study's name, or a folder of results, which stands alone.")
+    ],
     tables: Annotated[
-        bool, typer.Option("--tables", help="The paper's tables, from the study's tested networks.")
+        bool, typer.Option("--tables", help="The paper's tables and paired differences, on standard output.")
     ] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Draw curves, differences and pictures of reconstructed slices into a folder."
+        ),
+    ] = None,
     format: Annotated[
         Literal["text", "markdown", "latex"], typer.Option(help="Of the tables on standard output.")
     ] = "text",
     storage: Storage = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Print a study's tables in the paper's form.
+    """Report a study: tables and figures in the paper's form.
 
-    Means over seeds with standard errors. ▲ or ▼: the 95 % bootstrap interval over test volumes of the difference from
-    the STL of the same N and seeds excludes zero (▼ is negative transfer); △ or ▽: the same against transfer. Needs
-    `splitpoint test --study` first.
+    Means over seeds with standard errors, and paired differences from STL and transfer with 95 % bootstrap intervals
+    over test volumes; ▼ is negative transfer. Needs `splitpoint test --study` first. A folder that holds trials.json
+    and tables (RUNS_DIR/STUDY/test, or a copy of it) is all that it takes.
 
-    Example: splitpoint report paper --tables --format markdown
+    Example: splitpoint report paper --tables --format markdown --figures figures
     """
-    from search.report import tables as make
-    from search.report import write
-    from search.study import open_study
-    from search.tested import TABLE, read_table
+    from search.report.compare import Comparison
+    from search.report.figures import draw
+    from search.report.tables import legend, write
+    from search.report.tables import tables as make
+    from search.results import ABOUT, read_results
 
-    if not tables:
-        raise InputError("say what to report: give --tables")
-    opened = open_study(study, storage, runs_dir)
-    path = opened.folder / "test" / TABLE
-    if not path.is_file():
-        raise InputError(f"{path} is missing; run splitpoint test --study {study} first")
-    space = opened.space
-    if space.scarce is None:
-        raise InputError(f"study {study!r} has no scarce task, so there is no N to make tables of")
-    abundant = [task for task in space.tasks if task != space.scarce.task]
-    sys.stdout.write(write(make(read_table(path), space.scarce.task, abundant), format))
+    if not tables and figures is None:
+        raise InputError("say what to report: give --tables, --figures DIR, or both")
+    folder = Path(study)
+    if not (folder / ABOUT).is_file() and len(folder.parts) == 1 and study not in (".", ".."):
+        folder = study_results(study, storage, runs_dir)
+    comparison = Comparison(read_results(folder))
+    if tables:
+        sys.stdout.write(write(make(comparison), format, legend(comparison)))
+    if figures is not None:
+        drawn = draw(comparison, figures)
+        for path in drawn.paths:
+            print(path)
+        if drawn.without:
+            talk.print(
+                f"no pictures of {', '.join(drawn.without)}: they need the images of STL and a multi-task network in "
+                f"{folder / 'images'}"
+            )
 
 
 @app.command("test")
@@ -654,8 +669,9 @@ def test_networks(study: str, storage: str | None, runs_dir: Path, data: Path | 
     """Test a study's networks, and print the mean of each configuration over its seeds."""
     from search.leaderboard import plain_table
     from search.parallel import side_by_side
+    from search.results import KEYS, TABLE
     from search.study import open_study
-    from search.tested import KEYS, TABLE, study_test
+    from search.tested import study_test
 
     opened = open_study(study, storage, runs_dir)
     with bar("testing", "networks") as step, side_by_side(workers) as mapped:
@@ -666,6 +682,18 @@ def test_networks(study: str, storage: str | None, runs_dir: Path, data: Path | 
     means = grouped[["ssim", "psnr", "nrmse"]].mean().assign(seeds=grouped.size()).reset_index()
     sys.stdout.write(plain_table(means.rename(columns={"scarce_slices": "N"}).round(4)))
     talk.print(f"table: {opened.folder / 'test' / TABLE}")
+
+
+def study_results(study: str, storage: str | None, runs_dir: Path) -> Path:
+    """A study's folder of results."""
+    from search.results import ABOUT
+    from search.study import open_study, study_folder
+
+    folder = study_folder(study, runs_dir) / "test"
+    if not (folder / ABOUT).is_file():
+        open_study(study, storage, runs_dir)
+        raise InputError(f"{folder / ABOUT} is missing; run splitpoint test --study {study} first")
+    return folder
 
 
 def axis_names(text: str | None) -> tuple[str, ...] | None:

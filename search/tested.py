@@ -1,7 +1,7 @@
 """The final test of a whole study: every trained network of its grid on the test split, slice by slice.
 
-What a report's tables are made of. The test split is opened here and nowhere else in ``search``; a search never sees
-it.
+What a report is made of, in the form of ``search.results``. The test split is opened here and nowhere else in
+``search``; a search never sees it.
 """
 
 from __future__ import annotations
@@ -11,28 +11,46 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from recon.config import MaskConfig
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.evaluation import Method, evaluate, network_method, zero_filled
-from recon.files import replace_file
+from recon.metrics import DEFINITIONS
 from recon.training import CHECKPOINT, load_network
+from search.results import (
+    COLUMNS,
+    DEFINITION,
+    KEYS,
+    REFERENCE,
+    TABLE,
+    ZERO_FILLED,
+    About,
+    Counts,
+    Images,
+    images_path,
+    read_images,
+    read_table,
+    write_about,
+    write_images,
+    write_table,
+)
 from search.study import OpenStudy, Record, State
 
-TABLE = "trials.csv.gz"
-"""In the study's ``test/``: a line a trial, task and slice; definition ``paper``. ``validation`` repeats the trial's
-validation SSIM of the task, by which one may choose among trials without looking at the test."""
-DEFINITION = "paper"
-KEYS = ["trial", "kind", "layout", "weighting", "init", "scarce_slices", "seed"]
-COLUMNS = [*KEYS, "task", "volume", "slice", "ssim", "psnr", "nrmse", "validation", "weights"]
-ZERO_FILLED = "zero-filled"
-"""The kind of the lines that no network made."""
 
-Map = Callable[[Callable[["Job"], pd.DataFrame], Iterable["Job"]], Iterable[pd.DataFrame]]
+class TrialTest(NamedTuple):
+    """What the test of one trial gave."""
+
+    table: pd.DataFrame
+    images: dict[str, Images]
+    """By name: the trial's own; with the zero-filled ones, the reference's too."""
+
+
+Map = Callable[[Callable[["Job"], TrialTest], Iterable["Job"]], Iterable[TrialTest]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,11 @@ class Job:
     mask: str
     """The test mask's configuration, as JSON."""
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names of the images that it makes."""
+        return (self.labels["trial"],) if self.checkpoint is not None else (ZERO_FILLED, REFERENCE)
+
 
 def study_test(
     study: OpenStudy,
@@ -60,8 +83,8 @@ def study_test(
 ) -> pd.DataFrame:
     """Test every complete network of a study that is trained over seeds: its grid and confirmations, and baselines.
 
-    What the study's table holds already, of the same checkpoint, is not tested again; the table is written after each
-    trial, so that an interrupted test goes on.
+    What the study's table holds already, of the same checkpoint and with its pictures, is not tested again; the table
+    is written after each trial, so that an interrupted test goes on. Tables of other tools in the folder stay.
 
     Args:
         study: the study.
@@ -88,48 +111,72 @@ def study_test(
     records = [one for one in study.referenced() if one.state is State.COMPLETE and one.stage == "confirm"]
     if not records:
         raise InputError(f"study {study.name!r} has no complete network over seeds yet; launch or confirm it first")
-    path = study.folder / "test" / TABLE
-    table = read_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    results = study.folder / "test"
+    path = results / TABLE
+    try:
+        table = read_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    except InputError as error:
+        raise InputError(f"{error}; delete it, and the study is tested again") from error
     jobs = list(_jobs(records, folder))
-    # What is no longer in the study, or was trained anew, goes.
-    wanted = {job.labels["trial"]: job.weights for job in jobs}
+    write_about(_about(study, records, opened), results)
+    # What is no longer in the study, was trained anew, or lacks its pictures, goes.
+    wanted = {job.labels["trial"]: job.weights for job in jobs if _has_images(job, results)}
     table = table.loc[table["trial"].map(wanted).eq(table["weights"]).astype(bool)]
     tested = set(table["trial"])
     missing = [job for job in jobs if job.labels["trial"] not in tested]
     for done, found in enumerate(map(run_job, missing), start=1):
-        table = pd.concat([table, found]) if len(table) else found
+        for name, images in found.images.items():
+            write_images(images_path(results, name), images, found.table["weights"].iloc[0])
+        table = pd.concat([table, found.table]) if len(table) else found.table
         # Stable, so that a trial's slices stay in their order.
         table = table.sort_values("trial", key=lambda names: names.str[1:].replace("", "-1").astype(int), kind="stable")
-        _write(table, path)
+        write_table(table, path)
         if progress is not None:
             progress(done, len(missing))
     if not missing:
-        _write(table, path)
+        write_table(table, path)
     return read_table(path)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table of tested trials; text stays text, and an empty field an empty text."""
-    numbers = {"seed": "Int64", "scarce_slices": "Int64", "slice": "int64"}
-    numbers |= dict.fromkeys(("ssim", "psnr", "nrmse", "validation"), "float64")
+def _about(study: OpenStudy, records: Sequence[Record], data: PreparedData) -> About:
+    space = study.space
+    mask = _mask(records)
+    index = data.index
+    epochs: dict[str, set[int]] = {}
+    for one in records:
+        epochs.setdefault(one.kind, set()).add(one.epochs)
+    return About(
+        study=study.name,
+        definition=DEFINITION,
+        definition_text=DEFINITIONS[DEFINITION],
+        mask=mask if mask.path is None else mask.model_copy(update={"path": Path(mask.path).name}),
+        data_hash=data.hash,
+        tasks=space.tasks,
+        scarce=space.scarce.task if space.scarce else None,
+        test={
+            task: Counts(volumes=part["volume"].nunique(), slices=len(part))
+            for task in space.tasks
+            for part in [index[index["slice_id"].isin(data.subset(task, split="test"))]]
+        },
+        epochs={kind: tuple(sorted(found)) for kind, found in epochs.items()},
+        code_versions=tuple(sorted({one.code_version for one in records})),
+    )
+
+
+def _mask(records: Sequence[Record]) -> MaskConfig:
+    return records[0].config.masks.test
+
+
+def _has_images(job: Job, results: Path) -> bool:
     try:
-        text = pd.read_csv(path, dtype="str", keep_default_na=False, compression="gzip")
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); delete it, and the study is tested again") from error
-    if list(text.columns) != COLUMNS:
-        raise InputError(f"{path} has other columns than this version writes; delete it, and the study is tested again")
-    for name in numbers:
-        text[name] = pd.to_numeric(text[name].replace("", pd.NA))
-    return text.astype(numbers)
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    with replace_file(path) as fresh:
-        table.to_csv(fresh, index=False, float_format="%.6f", compression={"method": "gzip", "mtime": 0})
+        found = [read_images(images_path(results, name)) for name in job.images]
+    except InputError:
+        return False
+    return all(weights == job.weights for _, weights in found)
 
 
 def _jobs(records: Sequence[Record], data: Path) -> Iterator[Job]:
-    mask = records[0].config.masks.test.model_dump_json()
+    mask = _mask(records).model_dump_json()
     tasks = tuple(dict.fromkeys(task for one in records for task in one.tasks))
     labels: dict[str, Any] = {**dict.fromkeys(KEYS, ""), "kind": ZERO_FILLED, "scarce_slices": None, "seed": None}
     yield Job(labels, {}, tasks, None, "", data.resolve(), mask)
@@ -152,7 +199,7 @@ def _jobs(records: Sequence[Record], data: Path) -> Iterator[Job]:
         yield Job(labels, validation, one.tasks, checkpoint, weights, data.resolve(), mask)
 
 
-def run_job(job: Job) -> pd.DataFrame:
+def run_job(job: Job) -> TrialTest:
     """Test one trial."""
     data = PreparedData(job.data, open_test=True)
     methods: dict[str, dict[str, Method]] = {task: {"": zero_filled} for task in job.tasks}
@@ -160,10 +207,19 @@ def run_job(job: Job) -> pd.DataFrame:
         network, _ = load_network(job.checkpoint)
         methods = {task: {"": network_method(network.for_task(task), task)} for task in job.tasks}
     mask = MaskConfig.model_validate_json(job.mask)
-    parts = [part for _, part in evaluate(data, "test", methods, mask, (DEFINITION,))]
+    parts = []
+    images: dict[str, Images] = {name: {} for name in job.images}
+    for pictures, part in evaluate(data, "test", methods, mask, (DEFINITION,)):
+        parts.append(part)
+        middle = len(pictures.reference) // 2
+        reference = pictures.reference[middle]
+        scale = float(reference.max()) or 1.0
+        for name, kept in images.items():
+            image = reference if name == REFERENCE else pictures.images[""][middle]
+            kept[f"{pictures.task}/{pictures.volume}"] = (image / scale).astype(np.float16)
     found = pd.concat(parts, ignore_index=True)
     for name, value in job.labels.items():
         found[name] = value
     found["validation"] = found["task"].map(job.validation).astype(float)
     found["weights"] = job.weights
-    return found[COLUMNS]
+    return TrialTest(found[COLUMNS], images)

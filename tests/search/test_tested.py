@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,14 @@ import pytest
 
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
-from recon.evaluation import measure_slice, network_method, zero_filled
+from recon.evaluation import measure_slice, network_method, reconstruct, zero_filled
+from recon.metrics import DEFINITIONS
 from recon.training import load_network
 from search import cli
 from search.launch import launch
+from search.results import ABOUT, REFERENCE, TABLE, ZERO_FILLED, images_path, read_images, read_results, write_table
 from search.study import open_study
-from search.tested import TABLE, run_job, study_test
+from search.tested import run_job, study_test
 from tests.search.conftest import space
 
 GRID = {
@@ -72,6 +75,77 @@ def test_the_numbers_are_those_of_the_networks_own_checkpoint(study, table, prep
     piece = data.read(data.subset("PDw", split="test")[0])
     zero = table[(table["kind"] == "zero-filled") & (table["task"] == "PDw")].iloc[0]
     assert zero["ssim"] == pytest.approx(measure_slice(piece, zero_filled, mask)["ssim"], abs=2e-6)
+
+
+def test_beside_the_table_stands_what_its_numbers_are(study, table, prepared):
+    about = read_results(study.folder / "test").about
+    data = PreparedData(prepared, open_test=True)
+    assert about.study == "grid"
+    assert about.definition_text == DEFINITIONS[about.definition]
+    assert about.mask == study.referenced()[0].config.masks.test
+    assert about.data_hash == data.hash
+    assert (about.tasks, about.scarce) == (("PDw", "PDw-FS"), "PDw-FS")
+    for task, counts in about.test.items():
+        assert (counts.volumes, counts.slices) == (1, len(data.subset(task, split="test")))
+    assert about.epochs == dict.fromkeys(("stl", "joint-stl", "transfer", "mtl"), (1,))
+    assert about.code_versions == tuple({one.code_version for one in study.referenced()})
+    text = (study.folder / "test" / ABOUT).read_text()
+    assert str(prepared.parent) not in text
+    assert str(study.folder.parent) not in text
+
+
+def test_each_trial_keeps_the_middle_slice_of_every_test_volume(study, table, prepared):
+    data = PreparedData(prepared, open_test=True)
+    mask = study.referenced()[0].config.masks.test
+    record = next(one for one in study.referenced() if one.kind == "mtl")
+    network, _ = load_network(record.checkpoint)
+    for task in record.tasks:
+        ids = data.subset(task, split="test")
+        piece = sorted((data.read(one) for one in ids), key=lambda one: one.row.slice)[len(ids) // 2]
+        methods = {record.name: network_method(network, task), ZERO_FILLED: zero_filled}
+        for name, method in methods.items():
+            image, target = reconstruct(piece, method, mask)
+            images, weights = read_images(images_path(study.folder / "test", name))
+            assert images[f"{task}/{piece.row.volume}"].dtype == np.float16
+            np.testing.assert_allclose(images[f"{task}/{piece.row.volume}"], image / target.max(), atol=1e-3)
+            assert weights == table.loc[table["trial"] == (name if name != ZERO_FILLED else ""), "weights"].iloc[0]
+        reference = read_images(images_path(study.folder / "test", REFERENCE))[0][f"{task}/{piece.row.volume}"]
+        assert reference.max() == 1
+        np.testing.assert_allclose(reference, target / target.max(), atol=1e-3)
+    names = {path.stem for path in (study.folder / "test" / "images").iterdir()}
+    assert names == {REFERENCE, ZERO_FILLED, *(one.name for one in study.referenced())}
+
+
+def test_a_trial_whose_images_are_missing_or_of_other_weights_is_tested_again(study, table):
+    results = study.folder / "test"
+    first, second, third = (one.name for one in study.referenced()[:3])
+    before = {name: images_path(results, name).read_bytes() for name in (first, second, third, REFERENCE)}
+    images_path(results, first).unlink()
+    images_path(results, second).write_bytes(before[third])
+    images_path(results, third).write_bytes(b"damaged")
+    images_path(results, REFERENCE).unlink()
+    ran = []
+
+    def counting(function, jobs):
+        for job in jobs:
+            ran.append(job.labels["trial"])
+            yield function(job)
+
+    pd.testing.assert_frame_equal(study_test(study, map=counting), table)
+    assert sorted(ran) == sorted(["", first, second, third])
+    assert {name: images_path(results, name).read_bytes() for name in before} == before
+
+
+def test_tables_and_images_of_other_tools_stay(study, table):
+    results = study.folder / "test"
+    peer = table[table["kind"] == "stl"].assign(kind="fastmri", trial="fastmri-0")
+    write_table(peer, results / "peer.csv.gz")
+    images_path(results, "fastmri-0").write_bytes(b"theirs")
+    pd.testing.assert_frame_equal(study_test(study), table)
+    assert set(read_results(results).table["kind"]) == {*table["kind"], "fastmri"}
+    assert images_path(results, "fastmri-0").read_bytes() == b"theirs"
+    (results / "peer.csv.gz").unlink()
+    images_path(results, "fastmri-0").unlink()
 
 
 def test_what_was_tested_is_not_tested_again(study, table):
@@ -160,9 +234,16 @@ def test_the_commands_test_a_study_and_print_its_tables(study, table, monkeypatc
     assert len(lines) == 2 + 2 + 2 + 1 + 2 * 2  # zero-filled, STL, joint STL, transfer, two rows of the grid
     code, out, _ = splitpoint("report", "grid", "--tables", *runs, "--format", "markdown")
     assert code == 0
-    assert out.count("**Table") == 3
-    assert out.count("| I2 naive, from transfer |") == 2
-    path = study.folder / "test" / TABLE
+    assert out.count("**Table") == 6
+    assert (
+        out.count("| I2 naive, from transfer |") == 5
+    )  # Tables 2 and 3, minus STL, and of the scarce task minus transfer
+    code, out, err = splitpoint("report", "grid", "--figures", study.folder / "figures", *runs)
+    assert (code, err) == (0, "")
+    assert [Path(line).name for line in out.splitlines()] == [
+        "ssim.png", "differences.png", "pictures-PDw-FS-N12.png", "pictures-PDw-N12.png",
+    ]  # fmt: skip
+    path = study.folder / "test" / ABOUT
     whole = path.read_bytes()
     path.unlink()
     code, out, err = splitpoint("report", "grid", "--tables", *runs)

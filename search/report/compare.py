@@ -1,0 +1,235 @@
+"""Tested networks side by side: means over seeds, and paired differences with intervals over volumes.
+
+A cell is a mean over test slices, averaged over seeds, ± its standard error over seeds. Beside it stand paired
+differences from baselines of the same N and seeds, with bootstrap intervals over test volumes: patients differ more
+than slices of one do, so volumes are what is drawn.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recon.errors import InputError
+from search.results import ZERO_FILLED, Results
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+SIX = tuple((layout, weighting) for layout in ("I2V10", "I2Y10") for weighting in ("naive", "dwa", "uncertainty"))
+"""The paper's networks; others stand below them."""
+NAMES = {
+    ZERO_FILLED: "Zero-filled",
+    "stl": "STL",
+    "stl-steps": "STL, equal steps",
+    "joint-stl": "Joint STL",
+    "transfer": "Transfer",
+    "fastmri": "fastMRI VarNet (STL)",
+}
+"""Of kinds other than multi-task networks, in the order of a table's rows."""
+OWN = ("mtl", ZERO_FILLED, "stl", "stl-steps", "joint-stl", "transfer")
+"""Kinds that a study has; any other is a peer, made by another tool."""
+
+NO_SEED = -1
+"""Stands for the seed of the zero-filled image."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a configuration apart from N and seed."""
+
+    kind: str
+    layout: str
+    weighting: str
+    init: str
+
+    @property
+    def name(self) -> str:
+        """As a table's first column calls it."""
+        if self.kind != "mtl":
+            return NAMES.get(self.kind, self.kind)
+        return f"{self.layout} {self.weighting}" + (", from transfer" if self.init == "transfer" else "")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of means, with a bootstrap interval over test volumes; NaN bounds where there is one."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval excludes zero, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One configuration at one N on one task."""
+
+    mean: float
+    error: float
+    """Standard error over seeds; NaN for one seed."""
+    seeds: int
+    against: dict[str, Difference]
+    """By kind of baseline: this minus it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The configurations of a folder of results, and how they compare.
+
+    Raises InputError where the results have no N to compare at.
+    """
+
+    results: Results
+    _pivots: dict[tuple[Row, int, str, str], pd.DataFrame | None] = field(default_factory=dict, repr=False)
+    _cells: dict[tuple[Row, int, str, str], Cell | None] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        about = self.results.about
+        if about.scarce is None:
+            raise InputError(f"the results of {about.study!r} have no N to compare at: its space names no scarce task")
+        if not self.counts:
+            raise InputError(f"the results of {about.study!r} have no N to compare at: no network of one was tested")
+
+    @property
+    def scarce(self) -> str:
+        """The task that N cuts."""
+        return str(self.results.about.scarce)
+
+    @property
+    def abundant(self) -> list[str]:
+        """The other tasks."""
+        return [task for task in self.results.about.tasks if task != self.scarce]
+
+    @functools.cached_property
+    def counts(self) -> list[int]:
+        """Every N, smallest first."""
+        return sorted(int(one) for one in self.results.table["scarce_slices"].dropna().unique())
+
+    @functools.cached_property
+    def seeds(self) -> list[int]:
+        """Every seed."""
+        return sorted(int(one) for one in self.results.table["seed"].dropna().unique())
+
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        """Every configuration: the zero-filled image, baselines, peers, the paper's networks, others, transferred."""
+        lines = self.results.table[["kind", "layout", "weighting", "init"]].drop_duplicates()
+        six = {pair: place for place, pair in enumerate(SIX)}
+        kinds = {kind: place for place, kind in enumerate([*(k for k in NAMES if k in OWN), *self.peers, "mtl"])}
+
+        def place(row: Row) -> tuple[int, bool, int]:
+            return kinds[row.kind], row.init == "transfer", six.get((row.layout, row.weighting), len(SIX))
+
+        return sorted((Row(*map(str, line)) for line in lines.itertuples(index=False)), key=place)
+
+    @functools.cached_property
+    def peers(self) -> list[str]:
+        """Kinds that other tools made."""
+        return [str(kind) for kind in self.results.table["kind"].unique() if kind not in OWN]
+
+    @functools.cached_property
+    def networks(self) -> list[Row]:
+        """The multi-task networks."""
+        return [row for row in self.rows if row.kind == "mtl"]
+
+    def baseline(self, kind: str) -> Row | None:
+        """The row of a kind that has one."""
+        return next((row for row in self.rows if row.kind == kind), None)
+
+    def best(self, count: int) -> Row | None:
+        """What stands for MTL at an N: of the networks that start at random, the best by mean *validation* SSIM."""
+        scores = {}
+        for row in self.networks:
+            found = self.slices(row, count, self.scarce, "validation") if row.init != "transfer" else None
+            if found is not None:
+                scores[row] = float(found.mean(axis=0).mean())
+        return max(scores, key=scores.__getitem__) if scores else None
+
+    def slices(self, row: Row, count: int, task: str, metric: str) -> pd.DataFrame | None:
+        """A column a seed, a line a test slice (volume, slice); None where the row was not run at this N.
+
+        A network that never saw the scarce task does not depend on N, and serves them all.
+        """
+        key = (row, count, task, metric)
+        if key not in self._pivots:
+            mine = self.lines(row, count, task)
+            self._pivots[key] = (
+                None if mine is None else mine.pivot(index=["volume", "slice"], columns="seed", values=metric)
+            )
+        return self._pivots[key]
+
+    def lines(self, row: Row, count: int, task: str) -> pd.DataFrame | None:
+        """The table's lines of a row at an N."""
+        mine = self._groups.get((row.kind, row.layout, row.weighting, row.init, task))
+        if mine is None:
+            return None
+        at_n = mine[mine["scarce_slices"].isna() | (mine["scarce_slices"] == count).fillna(False)]
+        return None if at_n.empty else at_n.assign(seed=at_n["seed"].fillna(NO_SEED))
+
+    @functools.cached_property
+    def _groups(self) -> dict[tuple[str, ...], pd.DataFrame]:
+        keys = ["kind", "layout", "weighting", "init", "task"]
+        return {tuple(map(str, key)): part for key, part in self.results.table.groupby(keys, sort=False)}
+
+    def cell(self, row: Row, count: int, task: str, metric: str) -> Cell | None:
+        """The cell of a row; None where it was not run.
+
+        Args:
+            row: the configuration.
+            count: N.
+            task: whose test slices.
+            metric: ``ssim``, ``psnr`` or ``nrmse``.
+        """
+        key = (row, count, task, metric)
+        if key not in self._cells:
+            self._cells[key] = self._cell(row, count, task, metric)
+        return self._cells[key]
+
+    def _cell(self, row: Row, count: int, task: str, metric: str) -> Cell | None:
+        mine = self.slices(row, count, task, metric)
+        if mine is None:
+            return None
+        by_seed = mine.mean(axis=0)
+        against = {}
+        for kind in ("stl", "transfer", *self.peers):
+            baseline = self.baseline(kind)
+            other = self.slices(baseline, count, task, metric) if baseline and row.kind != kind else None
+            seeds = [] if other is None else [seed for seed in mine.columns if seed in other.columns]
+            if other is not None and seeds:
+                against[kind] = difference(mine[seeds].mean(axis=1) - other[seeds].mean(axis=1))
+        error = float(by_seed.std(ddof=1) / np.sqrt(len(by_seed))) if len(by_seed) > 1 else float("nan")
+        return Cell(float(by_seed.mean()), error, len(by_seed), against)
+
+
+def difference(paired: pd.Series[float], resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+    """The mean of paired differences and its percentile bootstrap interval over volumes (Efron 1979).
+
+    One volume tells nothing of others: its bounds are NaN.
+
+    Args:
+        paired: a difference a slice, indexed by volume and slice; a volume's slices are drawn together.
+        resamples: how many.
+        seed: of the draws.
+    """
+    by_volume = paired.groupby(level="volume")
+    sums, counts = by_volume.sum().to_numpy(), by_volume.size().to_numpy()
+    if len(sums) < 2:
+        return Difference(float(paired.mean()), float("nan"), float("nan"))
+    drawn = _draws(len(sums), resamples, seed)
+    low, high = np.quantile(drawn @ sums / (drawn @ counts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(float(paired.mean()), float(low), float(high))
+
+
+@functools.lru_cache(maxsize=8)
+def _draws(volumes: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each volume is drawn, (resamples, volumes): the same for every difference."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed]))
+    return rng.multinomial(volumes, np.full(volumes, 1 / volumes), size=resamples).astype(np.float64)

@@ -1,0 +1,151 @@
+"""Cells are what a hand would calculate, and intervals hold what they claim."""
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from recon.errors import InputError
+from search.report.compare import SIX, Row, difference
+from search.report.tables import tables
+from tests.search.report.made import (
+    HEAD,
+    LONGER,
+    MOVED,
+    OWN,
+    PEER,
+    SPLIT,
+    STL,
+    TRANSFER,
+    ZERO,
+    compare,
+    made,
+    study_table,
+)
+
+
+@pytest.fixture
+def table():
+    return study_table()
+
+
+def test_a_cell_is_the_mean_over_slices_then_seeds_with_the_seeds_standard_error(table):
+    found = compare(table).cell(SPLIT, 12, "PDw-FS", "ssim")
+    assert found.mean == pytest.approx(0.75 + OWN.mean() + 0.0005)
+    assert found.error == pytest.approx(stats.sem([0.75, 0.751]))
+    assert found.seeds == 2
+    assert found.against["stl"].mean == pytest.approx(0.75 - 0.712)
+    assert found.against["transfer"].mean == pytest.approx(0.75 - 0.752)
+    assert compare(table).cell(HEAD, 30, "PDw-FS", "ssim") is None
+    alone = compare(table[table["seed"] == 0]).cell(SPLIT, 12, "PDw-FS", "ssim")
+    assert np.isnan(alone.error)
+
+
+def test_a_network_that_never_saw_the_scarce_task_serves_every_n(table):
+    comparison = compare(table)
+    first, second = (comparison.cell(SPLIT, n, "PDw", "ssim").against["stl"].mean for n in (12, 30))
+    assert first == pytest.approx(second) == pytest.approx(-0.02)
+
+
+def test_only_seeds_that_both_have_are_compared(table):
+    found = compare(pd.concat([table, made(SPLIT, "PDw-FS", 0.95, 12, seeds=(5,))])).cell(SPLIT, 12, "PDw-FS", "ssim")
+    assert found.seeds == 3
+    assert found.against["stl"].mean == pytest.approx(0.75 - 0.712)
+
+
+def test_the_zero_filled_image_has_a_mean_at_every_n_and_is_compared_with_nothing(table):
+    for n in (12, 30):
+        found = compare(table).cell(ZERO, n, "PDw-FS", "ssim")
+        assert found.mean == pytest.approx(0.4 + OWN.mean())
+        assert np.isnan(found.error)
+        assert found.against == {}
+
+
+def test_peers_are_compared_with_as_stl_is(table):
+    more = pd.concat([table, made(PEER, "PDw-FS", 0.69, 12), made(PEER, "PDw", 0.91)])
+    comparison = compare(more)
+    assert comparison.peers == ["fastmri"]
+    assert comparison.cell(SPLIT, 12, "PDw-FS", "ssim").against["fastmri"].mean == pytest.approx(0.06)
+    assert comparison.cell(SPLIT, 30, "PDw", "ssim").against["fastmri"].mean == pytest.approx(-0.03)
+    assert "fastmri" not in comparison.cell(SPLIT, 30, "PDw-FS", "ssim").against
+    assert comparison.cell(PEER, 12, "PDw-FS", "ssim").against["stl"].mean == pytest.approx(-0.022)
+
+
+def test_rows_stand_from_the_simplest_to_the_transferred(table):
+    more = [made(row, "PDw-FS", 0.7, 12) for row in (MOVED, LONGER, PEER)]
+    names = [row.name for row in compare(pd.concat([*more, table])).rows]
+    assert names == [
+        "Zero-filled",
+        "STL",
+        "STL, equal steps",
+        "Transfer",
+        "fastMRI VarNet (STL)",
+        "I2V10 naive",
+        "I2Y10 dwa",
+        "I2V10 naive, from transfer",
+    ]
+
+
+def test_mtl_is_the_best_on_validation_of_those_that_start_at_random(table):
+    more = pd.concat([table, made(MOVED, "PDw-FS", 0.9, 12, validation=0.9)])
+    # The other is better on the test.
+    assert compare(more).best(12) == SPLIT
+
+
+def test_intervals_hold_the_truth_as_often_as_they_claim():
+    """Volumes with an effect of their own: the interval over volumes holds, one over slices alone would not."""
+    rng = np.random.default_rng(0)
+    index = pd.MultiIndex.from_product([range(25), range(6)], names=["volume", "slice"])
+    held = 0
+    for trial in range(300):
+        own = np.repeat(rng.normal(0.01, 0.02, 25), 6) + rng.normal(0, 0.005, 150)
+        found = difference(pd.Series(own, index), resamples=500, seed=trial)
+        assert found.low <= found.mean <= found.high
+        held += found.low <= 0.01 <= found.high
+    assert 0.90 <= held / 300 <= 0.98
+
+
+def test_the_interval_is_scipys():
+    rng = np.random.default_rng(3)
+    values = rng.normal(0.0, 1.0, 40)
+    index = pd.MultiIndex.from_arrays([range(40), [0] * 40], names=["volume", "slice"])
+    ours = difference(pd.Series(values, index))
+    theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=1).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    assert difference(pd.Series(values, index)) == ours
+
+
+def test_a_volume_of_more_slices_weighs_more_when_it_is_drawn():
+    index = pd.MultiIndex.from_tuples([("a", 0), ("a", 1), ("a", 2), ("b", 0)], names=["volume", "slice"])
+    found = difference(pd.Series([0.0, 0.0, 0.0, 1.0], index))
+    # Of two drawn volumes: a and a, a and b, or b and b.
+    assert (found.mean, found.low, found.high) == (0.25, 0.0, 1.0)
+
+
+def test_one_volume_gives_no_interval():
+    index = pd.MultiIndex.from_arrays([["a"] * 3, range(3)], names=["volume", "slice"])
+    found = difference(pd.Series([0.1, 0.2, 0.3], index))
+    assert found.mean == pytest.approx(0.2)
+    assert np.isnan([found.low, found.high]).all()
+    assert found.sign == 0
+
+
+def test_results_without_n_are_refused(table):
+    with pytest.raises(InputError, match="'made_up' have no N to compare at: its space names no scarce task"):
+        compare(table, scarce=None)
+    with pytest.raises(InputError, match="'made_up' have no N to compare at: no network of one was tested"):
+        compare(table[table["scarce_slices"].isna()])
+
+
+def test_a_study_of_the_papers_size_takes_seconds():
+    rows = [Row("mtl", *pair, "random") for pair in SIX]
+    parts = [made(STL, "PDw", 0.9, seeds=range(5))]
+    for n in (32, 107, 253, 497):
+        parts += [made(row, task, 0.8, n, seeds=range(5)) for row in rows for task in ("PDw", "PDw-FS")]
+        parts += [made(row, "PDw-FS", 0.8, n, seeds=range(5)) for row in (STL, LONGER, TRANSFER)]
+    table = pd.concat(parts, ignore_index=True)
+    began = time.process_time()
+    tables(compare(table))
+    assert time.process_time() - began < 10
