@@ -18,16 +18,15 @@ from typing import Any
 
 import fastmri
 import torch
-from fastmri.models.varnet import NormUnet, VarNetBlock
 from torch import Tensor, nn
 
+from benchmarks.varnet import FastMRIChain
 from recon.config import MaskConfig, NetworkConfig
 from recon.data.loading import Batch
 from recon.fourier import fft
 from recon.masks import fixed
 from recon.operators import to_hybrid
-from recon.unrolled import Block, UnrolledNetwork
-from tests.recon.fastmri_weights import norm_unet_state
+from recon.unrolled import UnrolledNetwork
 
 TASK = "only"
 
@@ -40,28 +39,6 @@ def problem(batch: int, coils: int, rows: int, columns: int) -> tuple[Tensor, Te
     target = torch.randn(batch, rows, columns, generator=generator, dtype=torch.complex64)
     keep = torch.from_numpy(fixed(MaskConfig(), columns).columns).expand(batch, 1, 1, columns)
     return fft(maps * target[:, None]) * keep, maps, keep, target
-
-
-class FastMRIChain(nn.Module):
-    """fastMRI's blocks with our network's weights, and its SENSE combination."""
-
-    def __init__(self, network: UnrolledNetwork) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList()
-        for block in network.blocks:
-            assert isinstance(block, Block)
-            encoder, decoder, _ = block.path(0)
-            theirs = VarNetBlock(NormUnet(network.config.channels, network.config.pools))
-            theirs.model.load_state_dict(norm_unet_state(encoder, decoder))
-            self.blocks.append(theirs)
-
-    def forward(self, kspace: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
-        """(batch, coils, rows, columns, 2) masked k-space → (batch, rows, columns) complex."""
-        current = kspace.clone()
-        for block in self.blocks:
-            current = block(current, kspace, mask, maps)
-        combined = fastmri.complex_mul(fastmri.ifft2c(current), fastmri.complex_conj(maps)).sum(dim=1)
-        return torch.view_as_complex(combined)
 
 
 def medians(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -83,7 +60,7 @@ def measure(
     torch.manual_seed(0)
     config = NetworkConfig(layout=f"I{blocks}", channels=channels, pools=pools, zero_init=False)
     ours = UnrolledNetwork(config, [TASK])
-    theirs = FastMRIChain(ours)
+    theirs = FastMRIChain.like(ours)
     kspace, maps, mask, target = problem(batch, coils, rows, columns)
     hybrid = Batch(
         *to_hybrid(kspace, maps), mask, target, TASK, torch.ones(batch), (rows, columns), tuple(range(batch))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,24 +202,49 @@ def _jobs(records: Sequence[Record], data: Path) -> Iterator[Job]:
 def run_job(job: Job) -> TrialTest:
     """Test one trial."""
     data = PreparedData(job.data, open_test=True)
-    methods: dict[str, dict[str, Method]] = {task: {"": zero_filled} for task in job.tasks}
+    methods: dict[str, Method] = dict.fromkeys(job.tasks, zero_filled)
     if job.checkpoint is not None:
         network, _ = load_network(job.checkpoint)
-        methods = {task: {"": network_method(network.for_task(task), task)} for task in job.tasks}
+        methods = {task: network_method(network.for_task(task), task) for task in job.tasks}
     mask = MaskConfig.model_validate_json(job.mask)
+    return test_methods(data, methods, mask, job.labels, job.validation, job.weights, job.images)
+
+
+def test_methods(
+    data: PreparedData,
+    methods: Mapping[str, Method],
+    mask: MaskConfig,
+    labels: Mapping[str, Any],
+    validation: Mapping[str, float],
+    weights: str,
+    images: Sequence[str],
+) -> TrialTest:
+    """The lines and images of one trial, in the form of ``search.results``; a peer's, too.
+
+    Args:
+        data: opened for testing.
+        methods: one for each task that the trial reconstructs.
+        mask: of every test slice.
+        labels: a value for each of ``KEYS``.
+        validation: SSIM on the validation split, by task.
+        weights: identity of what made the images.
+        images: names to keep the images under; under ``REFERENCE`` the reference's are kept.
+    """
     parts = []
-    images: dict[str, Images] = {name: {} for name in job.images}
-    for pictures, part in evaluate(data, "test", methods, mask, (DEFINITION,)):
+    kept: dict[str, Images] = {name: {} for name in images}
+    for pictures, part in evaluate(
+        data, "test", {task: {"": one} for task, one in methods.items()}, mask, (DEFINITION,)
+    ):
         parts.append(part)
         middle = len(pictures.reference) // 2
         reference = pictures.reference[middle]
         scale = float(reference.max()) or 1.0
-        for name, kept in images.items():
+        for name, found in kept.items():
             image = reference if name == REFERENCE else pictures.images[""][middle]
-            kept[f"{pictures.task}/{pictures.volume}"] = (image / scale).astype(np.float16)
-    found = pd.concat(parts, ignore_index=True)
-    for name, value in job.labels.items():
-        found[name] = value
-    found["validation"] = found["task"].map(job.validation).astype(float)
-    found["weights"] = job.weights
-    return TrialTest(found[COLUMNS], images)
+            found[f"{pictures.task}/{pictures.volume}"] = (image / scale).astype(np.float16)
+    table = pd.concat(parts, ignore_index=True)
+    for name, value in labels.items():
+        table[name] = value
+    table["validation"] = table["task"].map(dict(validation)).astype(float)
+    table["weights"] = weights
+    return TrialTest(table[COLUMNS], kept)

@@ -30,6 +30,8 @@ NAMES = {
     "fastmri": "fastMRI VarNet (STL)",
 }
 """Of kinds other than multi-task networks, in the order of a table's rows."""
+COMPARED = ("stl", "stl-steps", "transfer")
+"""Baselines that every network is compared with; so are peers."""
 OWN = ("mtl", ZERO_FILLED, "stl", "stl-steps", "joint-stl", "transfer")
 """Kinds that a study has; any other is a peer, made by another tool."""
 
@@ -199,7 +201,7 @@ class Comparison:
             return None
         by_seed = mine.mean(axis=0)
         against = {}
-        for kind in ("stl", "transfer", *self.peers):
+        for kind in (*COMPARED, *self.peers):
             baseline = self.baseline(kind)
             other = self.slices(baseline, count, task, metric) if baseline and row.kind != kind else None
             seeds = [] if other is None else [seed for seed in mine.columns if seed in other.columns]

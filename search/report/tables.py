@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from search.leaderboard import plain_table, render_markdown
-from search.report.compare import LEVEL, NAMES, RESAMPLES, Cell, Comparison, Difference, Row
+from search.report.compare import COMPARED, LEVEL, NAMES, RESAMPLES, Cell, Comparison, Difference, Row
 from search.results import ZERO_FILLED
 
 Form = Literal["text", "markdown", "latex"]
@@ -23,15 +23,15 @@ def tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
     """The paper's tables as text, by title.
 
     Table 1 compares STL, MTL and transfer on the scarce task; what stands for MTL is ``Comparison.best``. Tables 2 and
-    3 list every network on the scarce and on each abundant task; below each stand the paired differences from STL, from
-    transfer and from peers, where there are any.
+    3 list every network on the scarce and on each abundant task; below each stand the paired differences from STL (of
+    equal epochs, and of equal steps), from transfer and from peers, where there are any.
     """
     found = {f"Table 1: {comparison.scarce}: STL, MTL and transfer": _first(comparison)}
     for number, task in enumerate((comparison.scarce, *comparison.abundant), start=2):
         shown = [row for row in comparison.rows if any(_cells(comparison, row, task))]
         lines = [[row.name, *(mean_text(one, "ssim") for one in _cells(comparison, row, task))] for row in shown]
         found[f"Table {number}: SSIM of {task}"] = _frame(comparison, lines)
-        for kind in ("stl", "transfer", *comparison.peers):
+        for kind in (*COMPARED, *comparison.peers):
             lines = []
             for row in shown:
                 against = [one.against.get(kind) if one else None for one in _cells(comparison, row, task)]

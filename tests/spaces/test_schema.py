@@ -279,10 +279,9 @@ def test_baselines_share_the_epochs_masks_and_slices_of_the_trials():
 
 def test_an_stl_of_equal_steps_makes_up_for_the_slices_of_all_other_tasks():
     scarce = {"task": "T1", "slices": [5, 9]}
-    space = parse_space(changed(tasks=["T1", "T2", "FLAIR"], scarce=scarce, objective={"metric": "gain"}))
+    more = {"objective": {"metric": "gain"}, "training": {"batch_size": 2}}
+    space = parse_space(changed(tasks=["T1", "T2", "FLAIR"], scarce=scarce, **more))
     available = {"T1": 9, "T2": 20, "FLAIR": 31}
-    batch = space.training.batch_size
-    assert batch == 2
     assert space.steps_passes(5, available) == round((3 + 10 + 16) / 3)
     assert space.steps_passes(9, available) == round((5 + 10 + 16) / 5)
     config = space.reference_config("stl-steps", "T1", 5, passes=10)

@@ -7,7 +7,7 @@ import pytest
 from search.report.compare import Comparison, Difference
 from search.report.tables import difference_text, latex, legend, tables, write
 from search.results import read_results
-from tests.search.report.made import PEER, SPLIT, compare, made, store, study_table
+from tests.search.report.made import LONGER, PEER, SPLIT, compare, made, store, study_table
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def test_the_papers_three_tables(table):
 
 
 def test_paired_differences_stand_with_their_intervals(table):
-    found = tables(compare(pd.concat([table, made(PEER, "PDw-FS", 0.745, 12)])))
+    more = [made(PEER, "PDw-FS", 0.745, 12), made(LONGER, "PDw-FS", 0.76, 30)]
+    found = tables(compare(pd.concat([table, *more])))
     from_stl = found["Table 2, minus STL: SSIM of PDw-FS"].set_index("network")
     # Equal on every slice, so the interval is the mean.
     assert from_stl.loc["I2V10 naive", "N = 12"] == "+0.0380 [+0.0380, +0.0380] ▲"
@@ -50,6 +51,9 @@ def test_paired_differences_stand_with_their_intervals(table):
     assert from_stl.loc["I2Y10 dwa", "N = 30"] == ""
     from_transfer = found["Table 2, minus Transfer: SSIM of PDw-FS"].set_index("network")
     assert from_transfer.loc["I2V10 naive", "N = 12"] == "-0.0020 [-0.0020, -0.0020] ▼"
+    from_longer = found["Table 2, minus STL, equal steps: SSIM of PDw-FS"].set_index("network")
+    assert from_longer.loc["I2V10 naive"].tolist() == ["", "-0.0100 [-0.0100, -0.0100] ▼"]
+    assert "Table 3, minus STL, equal steps: SSIM of PDw" not in found
     from_peer = found["Table 2, minus fastMRI VarNet (STL): SSIM of PDw-FS"].set_index("network")
     assert from_peer.loc["I2V10 naive"].tolist() == ["+0.0050 [+0.0050, +0.0050] ▲", ""]
 
