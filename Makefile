@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 export SPLITPOINT_RUNS := $(RUNS)
 
-.PHONY: help install install-dev quickstart test test-slow test-cluster lint types clean
+.PHONY: help install install-dev quickstart paper test test-slow test-cluster lint types clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,21 @@ quickstart: $(RAW)/complete  ## simulated knees to a tested bundle; at most 12 m
 	@echo "final test   $(QUICK)/test/summary.csv, $(QUICK)/test/slices.csv"
 	@echo "pictures     $(QUICK)/test/*.png, $(QUICK)/contact_sheet.png"
 	@echo "bundle       $(QUICK)/bundle/ (read its README.md)"
+
+# The paper as a study, as docs/paper.md describes it.
+PAPER := $(RUNS)/paper
+KNEES := $(PAPER)/data
+
+$(KNEES)/raw/complete: $(VENV)/installed
+	$(SPLITPOINT) simulate $(KNEES)/raw --train 12 --val 3 --test 8 --matrix 56 --slices 4 --coils 8 --snr 30 --seed 0
+	touch $@
+
+paper: $(KNEES)/raw/complete $(VENV)/installed-dev  ## the paper's tables and figures at small scale; two hours on two cores
+	$(SPLITPOINT) prepare $(KNEES)/raw --out $(KNEES)/prepared
+	$(SPLITPOINT) launch spaces/paper-small.yaml --data $(KNEES)/prepared --study paper
+	$(SPLITPOINT) test --study paper
+	$(BIN)/python -m benchmarks.peer spaces/paper-small.yaml --data $(KNEES)/prepared --out $(PAPER)/test
+	$(SPLITPOINT) report paper --tables --figures $(PAPER)/figures
 
 test: $(VENV)/installed-dev  ## run the tests (under 15 minutes on two cores)
 	$(BIN)/python -m pytest
