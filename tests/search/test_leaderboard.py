@@ -11,10 +11,12 @@ from rich.console import Console
 
 from recon.errors import InputError
 from recon.metrics import DEFINITIONS
+from search.launch import launch
 from search.leaderboard import Choice, Format, columns, confirmed, leaderboard, objects, render, rich_table, write
 from search.study import State, create_study, open_study
+from tests.search import fakes
 from tests.search.boards import confirmed_study, opened
-from tests.search.conftest import space
+from tests.search.conftest import facts, space
 
 TASKS = ("PDw", "PDw-FS")
 PROMISED = (
@@ -317,3 +319,17 @@ def test_the_stage_does_not_go_with_confirmed(study):
     assert len(confirmed(study, Choice(stage="confirm"))) == len(confirmed(study))
     with pytest.raises(InputError, match="--stage search does not go with --confirmed"):
         confirmed(study, Choice(stage="search"))
+
+
+def test_networks_that_start_from_transfer_are_a_row_of_their_own(local_ray, tmp_path):
+    grid = {"rows": [{"layout": "I2V2"}, {"layout": "I2V2", "init": "transfer"}], "seeds": 2}
+    wanted = space(trials=0, try_first=[], grid=grid, baselines={"kinds": ["stl", "stl-steps"]})
+    outcome = launch(wanted, facts(tmp_path / "data"), "grid", runs_dir=tmp_path, trainer=fakes.train)
+    assert outcome.complaint is None
+    frame = confirmed(open_study("grid", None, tmp_path), Choice(kind="mtl"))
+    assert dict(zip(frame["init"], frame["seeds"], strict=True)) == {"random": 2, "transfer": 2}
+    head = render(frame, Format.table).splitlines()[0].split()
+    assert "init" in head
+    without = confirmed(open_study("grid", None, tmp_path), Choice(kind="stl-steps"))
+    assert without["seeds"].tolist() == [2]
+    assert "init" not in render(without, Format.table).splitlines()[0].split()
