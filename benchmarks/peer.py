@@ -56,6 +56,11 @@ RATES = "peer-rates.json"
 CANDIDATES = (3e-4, 1e-3, 3e-3, 1e-2)
 
 
+def digest(config: TrainConfig) -> str:
+    """Of everything that a training depends on beside the data."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True)
 class Job:
     """One training; picklable."""
@@ -68,9 +73,9 @@ class Job:
 
     @property
     def name(self) -> str:
-        """As a trial is named."""
+        """As a trial is named; another configuration has another name."""
         (task,) = self.config.tasks
-        return f"{KIND}-{task}-n{self.scarce_slices or 'all'}-seed{self.config.seed}"
+        return f"{KIND}-{task}-n{self.scarce_slices or 'all'}-seed{self.config.seed}-{digest(self.config)}"
 
 
 @dataclass(frozen=True)
@@ -199,9 +204,11 @@ def chosen_rate(
     space: Space, data: Path, path: Path, mapped: Callable[..., Iterable[Made]]
 ) -> tuple[float, dict[str, float | None]]:
     """The rate with the best mean validation SSIM over tasks, at the middle N and the first seed, and all scores."""
-    known: dict[str, float | None] = json.loads(path.read_text()) if path.is_file() else {}
     counts = [count for count in space.scarce_counts if count is not None]
     middle = counts[(len(counts) - 1) // 2]
+    of = " ".join(digest(job.config) for job in jobs(space, data, CANDIDATES[0], [middle], [space.seed], False))
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    known: dict[str, float | None] = stored["validation_ssim"] if stored.get("trainings") == of else {}
     missing = [rate for rate in CANDIDATES if f"{rate:g}" not in known]
     wanted = [job for rate in missing for job in jobs(space, data, rate, [middle], [space.seed], False)]
     scores: dict[float, list[float]] = {}
@@ -216,7 +223,7 @@ def chosen_rate(
             mean = float(np.mean(mine))
             known[f"{made.job.config.learning_rate:g}"] = mean if np.isfinite(mean) else None
             with replace_file(path) as fresh:
-                fresh.write_text(json.dumps(known, indent=2) + "\n")
+                fresh.write_text(json.dumps({"trainings": of, "validation_ssim": known}, indent=2) + "\n")
     finite = {float(rate): score for rate, score in known.items() if score is not None}
     if not finite:
         raise SystemExit("no learning rate gave a finite loss")
@@ -238,20 +245,23 @@ def main() -> None:
     if about.data_hash != facts.hash:
         parser.error(f"{out} was tested on data {about.data_hash[:12]}, and {data} has {facts.hash[:12]}")
     space = load_space(given.space).on({task: len(facts.subset(task)) for task in facts.tasks}, str(data))
+    if space.training.masks.test != about.mask or about.epochs["stl"] != (space.fidelity.epochs,):
+        parser.error(f"{out} was tested with another mask, or trained for other epochs, than {given.space} says")
     path = out / TABLE
     with side_by_side(given.workers) as mapped:
         rate, scores = chosen_rate(space, data, out / RATES, mapped)
         counts = [count for count in space.scarce_counts if count is not None]
         wanted = jobs(space, data, rate, counts, space.grid_seeds(), True)
-        table = read_table(path) if path.is_file() else None
-        done = set(table["trial"]) if table is not None else set()
+        table = read_table(path) if path.is_file() else pd.DataFrame({"trial": []})
+        table = table[table["trial"].isin([job.name for job in wanted])]
+        done = set(table["trial"])
         missing = [job for job in wanted if job.name not in done]
         for count, made in enumerate(mapped(run, missing), start=1):
             if made.found is None:
                 raise SystemExit(f"{made.job.name}: the loss is not finite at the rate {rate:g}")
             for name, images in made.found.images.items():
                 write_images(images_path(out, name), images, made.found.table["weights"].iloc[0])
-            table = made.found.table if table is None else pd.concat([table, made.found.table])
+            table = pd.concat([table, made.found.table]) if len(table) else made.found.table
             table = table.sort_values(["trial", "volume", "slice"], kind="stable")
             write_table(table, path)
             print(f"{count} of {len(missing)}: {made.job.name}, validation {made.validation:.4f}", file=sys.stderr)

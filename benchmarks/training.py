@@ -6,7 +6,7 @@
 
 Budget: passes over the training slices, so every variant sees each slice as often. Trained are single-task networks on
 all slices of the abundant task, and on N of the scarce one; judged on the validation split (SSIM, definition
-``paper``). The base is the training of ``spaces/paper-small.yaml``; each other line changes one thing of it. Results
+``paper``). The base is the training of ``spaces/paper-small.yaml``; each other line changes what it names. Results
 are appended to ``--out`` as they come, and the same command again runs only what is missing; without ``--data`` it
 runs nothing and summarises what is there.
 """
@@ -25,11 +25,13 @@ from unittest.mock import patch
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recon.config import TrainConfig
 from recon.data.prepared import PreparedData
 from recon.training import TrainingError, train
+from recon.unet import MULTIPLE
 from search.leaderboard import plain_table
 from search.parallel import side_by_side
 from spaces.schema import load_space
@@ -62,17 +64,27 @@ def unnormalised(encoder: nn.Module, decoder: nn.Module, x: Tensor, restore_mean
     Args:
         encoder: an Encoder.
         decoder: its Decoder.
-        x: (batch, rows, columns), complex; rows and columns are multiples of 16.
+        x: (batch, rows, columns), complex.
         restore_mean: nothing was taken away, so nothing is restored.
     """
-    planes = torch.view_as_real(x).permute(0, 3, 1, 2)
-    return torch.view_as_complex(decoder(encoder(planes)).permute(0, 2, 3, 1).contiguous())
+    rows, columns = x.shape[-2:]
+    planes = F.pad(torch.view_as_real(x).permute(0, 3, 1, 2), (0, -columns % MULTIPLE, 0, -rows % MULTIPLE))
+    image = decoder(encoder(planes))[..., :rows, :columns]
+    return torch.view_as_complex(image.permute(0, 2, 3, 1).contiguous())
 
 
 @lru_cache(maxsize=1)
 def opened(path: str) -> PreparedData:
     """The data; a process opens them once."""
     return PreparedData(Path(path))
+
+
+LABELS = ("variant", "task", "n", "seed", "hash")
+
+
+def identity(line: dict[str, Any]) -> str:
+    """Of a training: its labels and its whole configuration."""
+    return json.dumps([*(line[name] for name in LABELS), line["config"]], sort_keys=True)
 
 
 def jobs(data: Path, count: int, seeds: int, variants: list[str]) -> Iterator[dict[str, Any]]:
@@ -151,17 +163,23 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(VARIANTS), help="this variant; repeatable")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     given = parser.parse_args()
-    lines = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
+    stored = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
+    lines = stored
     if given.data is not None:
-        names = ("variant", "task", "n", "seed", "hash")
-        done = {tuple(line[name] for name in names) for line in lines}
-        wanted = jobs(given.data, given.n, given.seeds, given.only or list(VARIANTS))
-        missing = [job for job in wanted if tuple(job["labels"][name] for name in names) not in done]
+        wanted = list(jobs(given.data, given.n, given.seeds, given.only or list(VARIANTS)))
+        known = {identity(line): line for line in stored}
+        missing = [job for job in wanted if identity(job["labels"] | job) not in known]
         with side_by_side(given.workers) as mapped, given.out.open("a") as file:
             for count, line in enumerate(mapped(run, missing), start=1):
-                lines.append(line)
+                known[identity(line)] = line
                 print(json.dumps(line), file=file, flush=True)
                 print(f"{count} of {len(missing)}: {line['variant']}, {line['task']}", file=sys.stderr)
+        # What is there of other data or of another base is no match for these.
+        lines = [known[identity(job["labels"] | job)] for job in wanted]
+    if not lines:
+        parser.error(f"{given.out} holds no trainings yet; give --data")
+    if len({tuple(line[name] for name in LABELS[:-1]) for line in lines}) < len(lines):
+        parser.error(f"{given.out} holds trainings of several data sets or bases; give --data to say which")
     table = summary(pd.DataFrame(lines))
     print(json.dumps(table.to_dict("records")) if given.json else plain_table(table), end="\n" if given.json else "")
 

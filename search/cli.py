@@ -590,7 +590,9 @@ def run_test(
     if (bundle is None) == (study is None):
         raise InputError("give a bundle, or a study with --study")
     if study is not None:
-        test_networks(study, storage, runs_dir, data, workers)
+        if out is not None or not classical:
+            raise InputError("--out and --no-classical are of a bundle's test; a study's goes into its own folder")
+        test_networks(study, storage, runs_dir, data, workers, str(choose_device(device)))
         return
     assert bundle is not None
     if data is None:
@@ -665,7 +667,9 @@ def reconstruct(
         raise typer.Exit(complain(f"{failed} of {len(files)} files were left out", 1))
 
 
-def test_networks(study: str, storage: str | None, runs_dir: Path, data: Path | None, workers: int) -> None:
+def test_networks(
+    study: str, storage: str | None, runs_dir: Path, data: Path | None, workers: int, device: str
+) -> None:
     """Test a study's networks, and print the mean of each configuration over its seeds."""
     from search.leaderboard import plain_table
     from search.parallel import side_by_side
@@ -675,7 +679,7 @@ def test_networks(study: str, storage: str | None, runs_dir: Path, data: Path | 
 
     opened = open_study(study, storage, runs_dir)
     with bar("testing", "networks") as step, side_by_side(workers) as mapped:
-        table = study_test(opened, data, map=mapped, progress=step)
+        table = study_test(opened, data, device=device, map=mapped, progress=step)
     groups = [one for one in (*KEYS, "task") if one not in ("trial", "seed")]
     by_seed = table.groupby([*groups, "seed"], dropna=False, sort=False)[["ssim", "psnr", "nrmse"]].mean().reset_index()
     grouped = by_seed.groupby(groups, dropna=False, sort=False)

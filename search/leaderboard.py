@@ -105,7 +105,7 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     choice = choice or Choice()
     if choice.stage not in (None, "confirm"):
         raise InputError(f"--stage {choice.stage} does not go with --confirmed, which shows confirmed trials alone")
-    records = [record for record in study.records() if record.stage == "confirm" and record.state is State.COMPLETE]
+    records = study.over_seeds()
     if not records:
         raise InputError(f"study {study.name!r} has no confirmed trial yet; run splitpoint confirm {study.name}")
     tasks = study.space.tasks

@@ -30,7 +30,8 @@ TABLE = "trials.csv.gz"
 """The study's own table, definition ``paper``. ``validation`` repeats the trial's validation SSIM of the task, by which
 one may choose among trials without looking at the test."""
 DEFINITION = "paper"
-KEYS = ["trial", "kind", "layout", "weighting", "init", "scarce_slices", "seed"]
+KEYS = ["trial", "kind", "layout", "weighting", "init", "hyperparameters", "scarce_slices", "seed"]
+"""What names a tested network; ``hyperparameters`` are those that were searched, such as ``learning_rate=0.001``."""
 COLUMNS = [*KEYS, "task", "volume", "slice", "ssim", "psnr", "nrmse", "validation", "weights"]
 ZERO_FILLED = "zero-filled"
 """The kind of the lines that no network made, and the name of their images."""

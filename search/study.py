@@ -185,6 +185,15 @@ class OpenStudy:
         """Baselines and confirmations in order."""
         return _records(self.references)
 
+    def over_seeds(self) -> list[Record]:
+        """What means over seeds are made of: complete confirmations and grid trainings, and the baselines beside them.
+
+        A grid that was added to a searched study shares the search's baselines, where they have one of its seeds.
+        """
+        complete = [one for one in self.referenced() if one.state is State.COMPLETE]
+        seeds = {one.seed for one in complete if one.stage == "confirm"}
+        return [one for one in complete if one.seed in seeds]
+
     def reference(self, record: Record) -> dict[str, Record]:
         """The matched STL of each task of a record, where it is complete: same N, and same seed where one was run.
 

@@ -39,7 +39,7 @@ from search.results import (
     write_images,
     write_table,
 )
-from search.study import OpenStudy, Record, State
+from search.study import OpenStudy, Record
 
 
 class TrialTest(NamedTuple):
@@ -67,6 +67,7 @@ class Job:
     data: Path
     mask: str
     """The test mask's configuration, as JSON."""
+    device: str
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -78,6 +79,7 @@ def study_test(
     study: OpenStudy,
     data: Path | None = None,
     *,
+    device: str = "cpu",
     map: Map = builtins.map,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
@@ -89,6 +91,7 @@ def study_test(
     Args:
         study: the study.
         data: the prepared data, where they are no longer where the study was launched on them.
+        device: where the networks run.
         map: applies a module-level function to picklable jobs, in any order.
         progress: called with (done, all).
 
@@ -108,7 +111,7 @@ def study_test(
     for task in study.space.tasks:
         if not opened.subset(task, split="test"):
             raise InputError(f"{folder} has no test slices of {task}")
-    records = [one for one in study.referenced() if one.state is State.COMPLETE and one.stage == "confirm"]
+    records = study.over_seeds()
     if not records:
         raise InputError(f"study {study.name!r} has no complete network over seeds yet; launch or confirm it first")
     results = study.folder / "test"
@@ -117,7 +120,7 @@ def study_test(
         table = read_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
     except InputError as error:
         raise InputError(f"{error}; delete it, and the study is tested again") from error
-    jobs = list(_jobs(records, folder))
+    jobs = list(_jobs(records, folder, device))
     write_about(_about(study, records, opened), results)
     # What is no longer in the study, was trained anew, or lacks its pictures, goes.
     wanted = {job.labels["trial"]: job.weights for job in jobs if _has_images(job, results)}
@@ -175,11 +178,11 @@ def _has_images(job: Job, results: Path) -> bool:
     return all(weights == job.weights for _, weights in found)
 
 
-def _jobs(records: Sequence[Record], data: Path) -> Iterator[Job]:
+def _jobs(records: Sequence[Record], data: Path, device: str) -> Iterator[Job]:
     mask = _mask(records).model_dump_json()
     tasks = tuple(dict.fromkeys(task for one in records for task in one.tasks))
     labels: dict[str, Any] = {**dict.fromkeys(KEYS, ""), "kind": ZERO_FILLED, "scarce_slices": None, "seed": None}
-    yield Job(labels, {}, tasks, None, "", data.resolve(), mask)
+    yield Job(labels, {}, tasks, None, "", data.resolve(), mask, device)
     for one in records:
         if one.checkpoint is None or not (Path(one.checkpoint) / CHECKPOINT).is_file():
             raise InputError(f"the checkpoint of trial {one.name} is not at {one.checkpoint}; was it moved or deleted?")
@@ -189,6 +192,7 @@ def _jobs(records: Sequence[Record], data: Path) -> Iterator[Job]:
             "layout": one.layout,
             "weighting": one.weighting or "",
             "init": one.point.init if one.point else "",
+            "hyperparameters": _hyperparameters(one),
             "scarce_slices": one.scarce_slices,
             "seed": one.seed,
         }
@@ -196,7 +200,12 @@ def _jobs(records: Sequence[Record], data: Path) -> Iterator[Job]:
         with (checkpoint / CHECKPOINT).open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         validation = {task: one.metrics[f"ssim/{task}"] for task in one.tasks}
-        yield Job(labels, validation, one.tasks, checkpoint, weights, data.resolve(), mask)
+        yield Job(labels, validation, one.tasks, checkpoint, weights, data.resolve(), mask, device)
+
+
+def _hyperparameters(record: Record) -> str:
+    searched = record.point.hyperparameters if record.point else ()
+    return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in searched)
 
 
 def run_job(job: Job) -> TrialTest:
@@ -204,8 +213,8 @@ def run_job(job: Job) -> TrialTest:
     data = PreparedData(job.data, open_test=True)
     methods: dict[str, Method] = dict.fromkeys(job.tasks, zero_filled)
     if job.checkpoint is not None:
-        network, _ = load_network(job.checkpoint)
-        methods = {task: network_method(network.for_task(task), task) for task in job.tasks}
+        network, _ = load_network(job.checkpoint, job.device)
+        methods = {task: network_method(network.for_task(task), task, job.device) for task in job.tasks}
     mask = MaskConfig.model_validate_json(job.mask)
     return test_methods(data, methods, mask, job.labels, job.validation, job.weights, job.images)
 

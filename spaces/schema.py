@@ -547,6 +547,9 @@ class Space(Config):
     def steps_passes(self, scarce_slices: int, available: Mapping[str, int]) -> int:
         """Passes an epoch by which the scarce task alone takes as many steps as all tasks together, to the nearest one.
 
+        Exact for slices of one shape, or batches of one; slices of other shapes do not share a batch, which makes a few
+        steps more.
+
         Args:
             scarce_slices: N.
             available: training slices of each task in the data.
@@ -592,7 +595,8 @@ class Space(Config):
 
     def identity(self) -> dict[str, Any]:
         """What makes two spaces the same search: everything but how long it goes on and what runs beside it."""
-        return self.model_dump(mode="json", exclude={"trials", "confirm", "grid"})
+        beside: Any = {"trials": True, "confirm": True, "grid": True, "baselines": {"kinds": True}}
+        return self.model_dump(mode="json", exclude=beside)
 
     @property
     def hash(self) -> str:

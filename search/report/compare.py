@@ -7,6 +7,7 @@ than slices of one do, so volumes are what is drawn.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 
@@ -30,7 +31,7 @@ NAMES = {
     "fastmri": "fastMRI VarNet (STL)",
 }
 """Of kinds other than multi-task networks, in the order of a table's rows."""
-COMPARED = ("stl", "stl-steps", "transfer")
+COMPARED = ("stl", "stl-steps", "joint-stl", "transfer")
 """Baselines that every network is compared with; so are peers."""
 OWN = ("mtl", ZERO_FILLED, "stl", "stl-steps", "joint-stl", "transfer")
 """Kinds that a study has; any other is a peer, made by another tool."""
@@ -47,13 +48,18 @@ class Row:
     layout: str
     weighting: str
     init: str
+    hyperparameters: str = ""
 
     @property
     def name(self) -> str:
         """As a table's first column calls it."""
         if self.kind != "mtl":
             return NAMES.get(self.kind, self.kind)
-        return f"{self.layout} {self.weighting}" + (", from transfer" if self.init == "transfer" else "")
+        name = f"{self.layout} {self.weighting}" + (", from transfer" if self.init == "transfer" else "")
+        return f"{name} ({self.hyperparameters})" if self.hyperparameters else name
+
+
+ROW = [field.name for field in dataclasses.fields(Row)]
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,10 @@ class Comparison:
     def __post_init__(self) -> None:
         about = self.results.about
         if about.scarce is None:
-            raise InputError(f"the results of {about.study!r} have no N to compare at: its space names no scarce task")
+            raise InputError(
+                f"the results of {about.study!r} have no N to compare at: its space names no scarce task; "
+                "see splitpoint leaderboard --confirmed, or name one (scarce, with slices: [all])"
+            )
         if not self.counts:
             raise InputError(f"the results of {about.study!r} have no N to compare at: no network of one was tested")
 
@@ -123,7 +132,7 @@ class Comparison:
     @functools.cached_property
     def rows(self) -> list[Row]:
         """Every configuration: the zero-filled image, baselines, peers, the paper's networks, others, transferred."""
-        lines = self.results.table[["kind", "layout", "weighting", "init"]].drop_duplicates()
+        lines = self.results.table[ROW].drop_duplicates()
         six = {pair: place for place, pair in enumerate(SIX)}
         kinds = {kind: place for place, kind in enumerate([*(k for k in NAMES if k in OWN), *self.peers, "mtl"])}
 
@@ -147,12 +156,14 @@ class Comparison:
         return next((row for row in self.rows if row.kind == kind), None)
 
     def best(self, count: int) -> Row | None:
-        """What stands for MTL at an N: of the networks that start at random, the best by mean *validation* SSIM."""
-        scores = {}
-        for row in self.networks:
-            found = self.slices(row, count, self.scarce, "validation") if row.init != "transfer" else None
-            if found is not None:
-                scores[row] = float(found.mean(axis=0).mean())
+        """What stands for MTL at an N: of the networks that start at random, the best by mean *validation* SSIM.
+
+        Networks with fewer seeds than the most are left out: a mean over fewer seeds is no match.
+        """
+        found = {row: self.slices(row, count, self.scarce, "validation") for row in self.networks}
+        there = {row: one for row, one in found.items() if one is not None and row.init != "transfer"}
+        most = max((len(one.columns) for one in there.values()), default=0)
+        scores = {row: float(one.mean(axis=0).mean()) for row, one in there.items() if len(one.columns) == most}
         return max(scores, key=scores.__getitem__) if scores else None
 
     def slices(self, row: Row, count: int, task: str, metric: str) -> pd.DataFrame | None:
@@ -170,7 +181,7 @@ class Comparison:
 
     def lines(self, row: Row, count: int, task: str) -> pd.DataFrame | None:
         """The table's lines of a row at an N."""
-        mine = self._groups.get((row.kind, row.layout, row.weighting, row.init, task))
+        mine = self._groups.get((*dataclasses.astuple(row), task))
         if mine is None:
             return None
         at_n = mine[mine["scarce_slices"].isna() | (mine["scarce_slices"] == count).fillna(False)]
@@ -178,7 +189,7 @@ class Comparison:
 
     @functools.cached_property
     def _groups(self) -> dict[tuple[str, ...], pd.DataFrame]:
-        keys = ["kind", "layout", "weighting", "init", "task"]
+        keys = [*ROW, "task"]
         return {tuple(map(str, key)): part for key, part in self.results.table.groupby(keys, sort=False)}
 
     def cell(self, row: Row, count: int, task: str, metric: str) -> Cell | None:

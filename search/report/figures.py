@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from recon.bundle import slugs
 from recon.files import replace_file
-from search.report.compare import Comparison, Difference, Row
+from search.report.compare import LEVEL, Comparison, Difference, Row
 from search.report.pictures import pictures, source
 from search.report.tables import legend
 from search.results import ZERO_FILLED
@@ -149,8 +149,10 @@ def forest(comparison: Comparison) -> Figure:
             for axis in line:
                 axis.axvspan(left, 0, color="#d55e00", alpha=0.06, lw=0, zorder=0)
             line[0].set_xlim(min(left, 0), max(right, 0))
-        figure.suptitle("SSIM minus STL's, paired, with 95 % bootstrap intervals over test volumes", fontsize=10)
-        marks = "left of zero: negative transfer; filled: the interval excludes zero"
+        figure.suptitle(
+            f"SSIM minus STL's, paired, with {LEVEL:.0%} bootstrap intervals over test volumes", fontsize=10
+        )
+        marks = "left of zero, for a multi-task network: negative transfer; filled: the interval excludes zero"
         figure.supxlabel(f"{marks}\n{source(comparison)}", fontsize=7.5, color="#555555")
     return figure
 

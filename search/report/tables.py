@@ -102,14 +102,18 @@ def legend(comparison: Comparison) -> list[str]:
     few = min(counts.volumes for counts in about.test.values()) < FEW_VOLUMES
     paragraphs = [
         "Cells: mean over test slices and seeds ± standard error over seeds "
-        f"({', '.join(map(str, comparison.seeds))}); without ±, one seed{_fewer(comparison)}. "
-        "▲ or ▼: the interval of the difference from STL excludes zero (▼ is negative transfer); △ or ▽: of that from "
-        "transfer. An empty cell was not run.",
+        f"({', '.join(map(str, comparison.seeds))}); without ±, one seed or none{_fewer(comparison)}. "
+        "▲ or ▼: the interval of the difference from STL excludes zero (of a multi-task network, ▼ is negative "
+        "transfer); △ or ▽: of that from transfer. An empty cell was not run or not tested yet.",
         f"Differences: paired by slice and seed, mean [{LEVEL:.0%} percentile bootstrap interval over test volumes, "
         f"{RESAMPLES:,} resamples]; ▲ or ▼: the interval excludes zero. It speaks of these trained networks on other "
-        "volumes, not of other seeds" + ("; with so few volumes it is rather too narrow." if few else "."),
+        "volumes, not of other seeds"
+        + ("; with so few volumes it is rather too narrow" if few else "")
+        + ". Nothing corrects for the number of intervals: of twenty without an effect, one excludes zero.",
         "MTL in Table 1 is, at each N, the network with the best mean validation SSIM of the scarce task among those "
-        "that start at random.",
+        "that start at random. STL has seen one task alone; what the paper calls STL of its scarce task was trained on "
+        "both contrasts (its Table 2), which is Joint STL here. STL of equal steps makes as many steps as the "
+        "multi-task networks of that N, to the nearest whole pass over its slices.",
         f"Test split: {tested}. Mask: {kind}, R {mask.accelerations[0]:g}, centre {mask.centre_fractions[0]:g}, "
         f"seed {mask.seed}. Epochs: {epochs}.",
         f"Definition {about.definition}: {about.definition_text}",

@@ -75,3 +75,8 @@ def test_the_peers_rate_is_chosen_on_validation_and_kept(prepared, tmp_path, mon
     assert len(tried) == 2 * len(peer.CANDIDATES)
     again = peer.chosen_rate(wanted, prepared, tmp_path / "rates.json", pretended)
     assert (again, len(tried)) == ((rate, scores), 2 * len(peer.CANDIDATES))
+    longer = wanted.model_copy(update={"fidelity": wanted.fidelity.model_copy(update={"epochs": 2})})
+    peer.chosen_rate(longer, prepared, tmp_path / "rates.json", pretended)
+    assert len(tried) == 4 * len(peer.CANDIDATES), "other trainings, other scores"
+    names = [peer.jobs(one, prepared, 1e-3, [2], [0], True)[0].name for one in (wanted, longer)]
+    assert names[0] != names[1]

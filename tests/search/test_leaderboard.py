@@ -321,6 +321,21 @@ def test_the_stage_does_not_go_with_confirmed(study):
         confirmed(study, Choice(stage="search"))
 
 
+def test_a_grid_beside_a_search_shares_the_searchs_baselines(local_ray, tmp_path):
+    """They were trained with the grid's first seed already, and are not trained again."""
+
+    def launching(**changes: object):
+        wanted = space(layouts={"kind": "list", "choices": ["I2V2"]}, weightings=["naive"], **changes)
+        return launch(wanted, facts(tmp_path / "data"), "both", runs_dir=tmp_path, trainer=fakes.train)
+
+    few = {"try_first": [{"layout": "I2V2"}], "trials": 1, "baselines": {"kinds": ["stl"]}}
+    assert launching(**few).complaint is None
+    assert launching(**few, grid={"rows": [{"layout": "I2V2"}], "seeds": 2}).complaint is None
+    frame = confirmed(open_study("both", None, tmp_path))
+    assert dict(zip(frame["kind"], frame["seeds"], strict=False)) == {"mtl": 2, "stl": 2}
+    assert frame["gain"].notna().all()
+
+
 def test_networks_that_start_from_transfer_are_a_row_of_their_own(local_ray, tmp_path):
     grid = {"rows": [{"layout": "I2V2"}, {"layout": "I2V2", "init": "transfer"}], "seeds": 2}
     wanted = space(trials=0, try_first=[], grid=grid, baselines={"kinds": ["stl", "stl-steps"]})

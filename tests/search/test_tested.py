@@ -234,10 +234,12 @@ def test_the_commands_test_a_study_and_print_its_tables(study, table, monkeypatc
     assert len(lines) == 2 + 2 + 2 + 1 + 2 * 2  # zero-filled, STL, joint STL, transfer, two rows of the grid
     code, out, _ = splitpoint("report", "grid", "--tables", *runs, "--format", "markdown")
     assert code == 0
-    assert out.count("**Table") == 6
-    assert (
-        out.count("| I2 naive, from transfer |") == 5
-    )  # Tables 2 and 3, minus STL, and of the scarce task minus transfer
+    assert out.count("**Table") == 8
+    # Tables 2 and 3, each minus STL and joint STL, and the scarce task's minus transfer.
+    assert out.count("| I2 naive, from transfer |") == 7
+    code, out, err = splitpoint("test", "--study", "grid", *runs, "--out", "elsewhere")
+    assert (code, out) == (2, "")
+    assert "--out and --no-classical are of a bundle's test" in err
     code, out, err = splitpoint("report", "grid", "--figures", study.folder / "figures", *runs)
     assert (code, err) == (0, "")
     assert [Path(line).name for line in out.splitlines()] == [
@@ -255,4 +257,17 @@ def test_the_commands_test_a_study_and_print_its_tables(study, table, monkeypatc
 def test_a_job_travels_to_another_process(study):
     import pickle
 
-    assert pickle.loads(pickle.dumps(run_job)) is run_job
+    jobs = []
+
+    def noting(function, made):
+        jobs.extend(made)
+        return iter(())
+
+    path = study.folder / "test" / TABLE
+    whole = path.read_bytes()
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        study_test(study, map=noting)
+    path.write_bytes(whole)
+    assert len(jobs) > 2
+    assert pickle.loads(pickle.dumps((run_job, jobs))) == (run_job, jobs)

@@ -1,6 +1,7 @@
 """Cells are what a hand would calculate, and intervals hold what they claim."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,21 @@ def test_a_cell_is_the_mean_over_slices_then_seeds_with_the_seeds_standard_error
     assert compare(table).cell(HEAD, 30, "PDw-FS", "ssim") is None
     alone = compare(table[table["seed"] == 0]).cell(SPLIT, 12, "PDw-FS", "ssim")
     assert np.isnan(alone.error)
+
+
+def test_networks_that_differ_in_searched_hyperparameters_are_rows_of_their_own(table):
+    slow, fast = (replace(SPLIT, hyperparameters=f"learning_rate={rate}") for rate in ("0.001", "0.01"))
+    more = [made(row, "PDw-FS", base, 12).assign(hyperparameters=row.hyperparameters)
+            for row, base in ((slow, 0.6), (fast, 0.9))]  # fmt: skip
+    comparison = compare(pd.concat([table, *more]))
+    means = {row: comparison.cell(row, 12, "PDw-FS", "ssim").mean - OWN.mean() for row in (SPLIT, slow, fast)}
+    assert list(means.values()) == pytest.approx([0.7505, 0.6005, 0.9005])
+    assert fast.name == "I2V10 naive (learning_rate=0.01)"
+
+
+def test_a_network_of_fewer_seeds_does_not_stand_for_mtl(table):
+    lucky = made(Row("mtl", "V12", "naive", "random"), "PDw-FS", 0.9, 12, seeds=(0,), validation=0.99)
+    assert compare(pd.concat([table, lucky])).best(12) == SPLIT
 
 
 def test_a_network_that_never_saw_the_scarce_task_serves_every_n(table):

@@ -1,0 +1,44 @@
+"""Documents say what their commands say: the tables of docs/paper.md come out of the results that lie beside it."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peer
+from recon.stored import read_json
+from search.report.compare import Comparison
+from search.report.tables import legend, tables, write
+from search.results import read_results
+from spaces.schema import load_space
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return Comparison(read_results(DOCS / "paper"))
+
+
+def test_the_papers_document_holds_the_tables_of_its_results(comparison):
+    text = (DOCS / "paper.md").read_text(encoding="utf-8")
+    for title, frame in tables(comparison).items():
+        assert write({title: frame}, "markdown").strip() in text, title
+    assert all(paragraph in text for paragraph in legend(comparison))
+
+
+def test_every_configuration_of_the_small_study_was_tested_at_every_n_and_with_every_seed(comparison):
+    for row in comparison.rows:
+        if row.kind in ("mtl", "transfer", "stl", "stl-steps", "joint-stl", "fastmri"):
+            cells = [comparison.cell(row, count, comparison.scarce, "ssim") for count in comparison.counts]
+            assert [cell.seeds for cell in cells if cell] == [len(comparison.seeds)] * len(comparison.counts), row.name
+
+
+def test_the_peers_learning_rate_was_the_best_on_validation_of_those_tried():
+    """Trials of the peer are named by a digest of their configuration, so the names tell the rate."""
+    rates = read_json(DOCS / "paper" / "peer-rates.json")["validation_ssim"]
+    assert len([score for score in rates.values() if score is not None]) >= 2
+    best = float(max(rates, key=lambda rate: rates[rate] or 0))
+    space = load_space("paper-small.yaml").on({"PDw": 48, "PDw-FS": 48})
+    expected = peer.jobs(space, DOCS, best, [3, 10, 24, 48], space.grid_seeds(), True)
+    table = read_results(DOCS / "paper").table
+    assert set(table.loc[table["kind"] == "fastmri", "trial"]) == {job.name for job in expected}
