@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -83,6 +84,7 @@ def curves(comparison: Comparison) -> Figure:
                     at, mean, color=look.colour, ls=look.dash, lw=look.width, marker=look.marker, ms=4.5,
                     mfc=look.face, mew=1.1, zorder=order, label=row.name,
                 )  # fmt: skip
+            _keep_to_own(axis, comparison, task)
             axis.set_xscale("log")
             axis.set_xticks(counts, list(map(str, counts)))
             axis.xaxis.set_minor_locator(NullLocator())
@@ -100,6 +102,32 @@ def curves(comparison: Comparison) -> Figure:
             title="bands: ± standard error\nover seeds", title_fontsize=8, alignment="left",
         )  # fmt: skip
     return figure
+
+
+def _keep_to_own(axis: Axes, comparison: Comparison, task: str) -> None:
+    """Scale to the study's own networks, and say where a peer that lies far off is."""
+    cells = {
+        row: [one for count in comparison.counts if (one := comparison.cell(row, count, task, "ssim"))]
+        for row in styles(comparison)
+    }
+    own = [one.mean for row, found in cells.items() if row.kind not in comparison.peers for one in found]
+    if not own:
+        return
+    low, high = min(own), max(own)
+    span = max(high - low, 0.01)
+    away = []
+    for row, found in cells.items():
+        means = [one.mean for one in found]
+        if row.kind in comparison.peers and means and (min(means) < low - span or max(means) > high + span):
+            away.append(
+                f"{row.name}: {min(means):.3f} to {max(means):.3f}"
+                if len(set(means)) > 1
+                else f"{row.name}: {means[0]:.3f}"
+            )
+    if away:
+        axis.set_ylim(low - 0.15 * span, high + 0.08 * span)
+        text = "off the scale: " + "; ".join(away)
+        axis.text(0.02, 0.02, text, transform=axis.transAxes, fontsize=7.5, color="#555555", va="bottom")
 
 
 def _zero_filled(comparison: Comparison, task: str) -> str:
@@ -145,8 +173,14 @@ def forest(comparison: Comparison) -> Figure:
                 axis.tick_params(axis="x", labelsize=8)
                 axis.tick_params(axis="y", length=0)
                 axis.spines[["top", "right", "left"]].set_visible(False)
-            left, right = line[0].get_xlim()
-            for axis in line:
+            left, right = _own_limits(comparison, task, shown) or line[0].get_xlim()
+            for axis, count in zip(line, counts, strict=True):
+                for place, row in enumerate(shown):
+                    found = _from_stl(comparison, row, task, count)
+                    if found is not None and not left <= found.mean <= right:
+                        side, at = ("left", left) if found.mean < left else ("right", right)
+                        text = f"◂ {found.mean:+.3f}" if side == "left" else f"{found.mean:+.3f} ▸"
+                        axis.text(at, place, text, ha=side, va="center", fontsize=7.5, color=looks[row].colour)
                 axis.axvspan(left, 0, color="#d55e00", alpha=0.06, lw=0, zorder=0)
             line[0].set_xlim(min(left, 0), max(right, 0))
         figure.suptitle(
@@ -155,6 +189,22 @@ def forest(comparison: Comparison) -> Figure:
         marks = "left of zero, for a multi-task network: negative transfer; filled: the interval excludes zero"
         figure.supxlabel(f"{marks}\n{source(comparison)}", fontsize=7.5, color="#555555")
     return figure
+
+
+def _own_limits(comparison: Comparison, task: str, rows: list[Row]) -> tuple[float, float] | None:
+    """The span of the study's own intervals, where a peer's mean lies far outside."""
+    found = [
+        (row.kind in comparison.peers, _from_stl(comparison, row, task, n)) for row in rows for n in comparison.counts
+    ]
+    ends = [end for peer, one in found if one and not peer for end in (one.mean, one.low, one.high) if np.isfinite(end)]
+    peers = [one.mean for peer, one in found if one and peer]
+    if not ends or not peers:
+        return None
+    low, high = min(*ends, 0.0), max(*ends, 0.0)
+    span = max(high - low, 0.01)
+    if min(peers) >= low - span and max(peers) <= high + span:
+        return None
+    return low - 0.3 * span, high + 0.08 * span
 
 
 def _from_stl(comparison: Comparison, row: Row, task: str, count: int) -> Difference | None:
