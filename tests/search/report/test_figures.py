@@ -44,11 +44,10 @@ def test_curves_are_the_tables_means_with_bands_of_their_errors(table):
 
 
 def test_no_two_networks_look_alike(table):
-    others = [
-        SPLIT.__class__("mtl", layout, "naive", init) for layout in ("I12", "I2Y10") for init in ("random", "transfer")
-    ]
+    layouts = ("I12", "I2Y10", *(f"I{n}V{12 - n}" for n in range(4, 12)))
+    others = [SPLIT.__class__("mtl", layout, "naive", init) for layout in layouts for init in ("random", "transfer")]
     looks = styles(compare(pd.concat([table, *(made(row, "PDw", 0.8, 12) for row in (*others, PEER))])))
-    assert len({str(look) for look in looks.values()}) == len(looks) == 9
+    assert len({str(look) for look in looks.values()}) == len(looks) == 9 + 16
 
 
 def test_the_forest_shows_every_difference_from_stl_and_its_interval(table):
