@@ -12,6 +12,9 @@ from recon.layout import Layout
 
 WeightingKind = Literal["naive", "uncertainty", "dwa", "equal"]
 Consistency = Literal["k-space", "image", "accelerated"]
+Padding = Literal["fastmri", "least"]
+Optimiser = Literal["adam", "adamw", "muon"]
+Precision = Literal["single", "bfloat16"]
 MaskKind = Literal["equispaced-fraction", "equispaced", "random", "file"]
 
 
@@ -80,6 +83,12 @@ class NetworkConfig(Config):
     """Data consistency of a block: on the coils' k-space (fastMRI's variational network, the paper's public code); a
     gradient step on the image, x - eta A^H (A x - k) - U(x) (the paper's eq. 1); or that step accelerated by a learnt
     momentum, which starts as Nesterov's."""
+    sense_steps: int = Field(default=0, ge=0)
+    """Accelerated data-consistency steps before the first block: no U-Net, nothing learnt, no gradient through them.
+    The momenta of accelerated blocks count on from there. 0 is the paper's network."""
+    padding: Padding = "fastmri"
+    """What U-Nets pad images to: ``fastmri``: a multiple of 16, whatever the poolings, as fastMRI's weights expect;
+    ``least``: a multiple of 2^pools, which is faster and, where sizes are no multiples of 16, another network."""
     zero_init: bool = True
     """Start the last convolution of every U-Net at zero and add no mean to its output, so that the untrained network is
     plain gradient descent. False is fastMRI's U-Net, which the paper's public code uses."""
@@ -116,8 +125,21 @@ class TrainConfig(Config):
     """Over the training slices in an epoch. More than one trains on few slices for as many steps as on many."""
     batch_size: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
+    """Adam's. With ``muon`` it is that of everything but the U-Nets' convolutions."""
+    optimiser: Optimiser = "adam"
+    """``muon`` steps the U-Nets' convolutions by Muon and the rest by Adam (``recon.optimiser``)."""
+    muon_learning_rate: float = Field(default=0.02, gt=0)
+    """Of the convolutions, with ``muon`` alone."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled, of ``adamw`` and ``muon``; Adam has none."""
     schedule: Literal["constant", "one-cycle", "cosine"] = "constant"
     clip_norm: float | None = Field(default=None, gt=0)
+    precision: Precision = "single"
+    """``bfloat16``: the U-Nets run under autocast; data consistency, losses and weights stay single."""
+    compile: bool = False
+    """Compile the U-Nets with ``torch.compile``; needs a C++ compiler, and pays in long trainings only."""
+    memory_saver: bool = False
+    """Recompute each block's activations in the backward pass: the same result for less memory and more time."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ from recon.errors import InputError
 from recon.evaluation import validate
 from recon.files import replace_directory
 from recon.operators import centre_crop
+from recon.optimiser import make_optimiser
 from recon.stored import load_weights, read_json, train_config
 from recon.unrolled import UnrolledNetwork
 from recon.weighting import Weighting, make_weighting
@@ -160,8 +161,8 @@ def train(
     weighting = make_weighting(config.weighting, config.tasks, loader.slice_counts).to(where)
     if init is not None and resume is None:
         start_from(network, init)
-    parameters = [*network.parameters(), *weighting.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
+    parameters = list(network.parameters())
+    optimiser = make_optimiser(config, network, weighting)
     schedule = make_schedule(config, optimiser, loader.steps_per_epoch)
     finished, seconds_before, gpu_before = 0, 0.0, 0.0
     if resume is not None:
@@ -180,11 +181,13 @@ def train(
     for epoch in range(finished + 1, config.epochs + 1):
         network.train()
         losses = EpochMeans(config.tasks)
-        for step, batch in enumerate(loader.training_batches(epoch), start=1):
+        for batch in loader.training_batches(epoch):
             prediction = network(batch, batch.task)
             loss = complex_l1(prediction, batch.target, batch.crop)
-            if not torch.isfinite(loss):
-                raise TrainingError(f"the loss of {batch.task} is {loss.item()} in epoch {epoch}, step {step}")
+            losses.add(batch.task, loss.detach(), len(batch.slice_ids))
+            # Reading a loss makes the processor wait for a GPU, so there it is looked at when the epoch is over.
+            if where.type == "cpu":
+                losses.check(epoch)
             weighted = weighted_loss(weighting, config.tasks, epoch, batch, loss)
             optimiser.zero_grad(set_to_none=True)
             weighted.backward()
@@ -192,7 +195,7 @@ def train(
                 nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             optimiser.step()
             schedule.step()
-            losses.add(batch.task, loss, len(batch.slice_ids))
+        losses.check(epoch)
         weights = weighting.weights(epoch, losses.tensor(where)).detach()
         weighting.end_epoch(losses.means())
 
@@ -231,20 +234,31 @@ def weighted_loss(weighting: Weighting, tasks: tuple[str, ...], epoch: int, batc
 
 
 class EpochMeans:
-    """Running means of the training loss, a task each, weighted by slices."""
+    """An epoch's training losses, and their mean for each task, weighted by slices."""
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
-        self._sums = dict.fromkeys(tasks, 0.0)
-        self._counts = dict.fromkeys(tasks, 0)
+        self._tasks = tasks
+        self._steps: list[tuple[str, Tensor, int]] = []
+        self._checked = 0
 
     def add(self, task: str, loss: Tensor, slices: int) -> None:
-        """Count a batch's mean loss over that many slices."""
-        self._sums[task] += loss.item() * slices
-        self._counts[task] += slices
+        """Count a batch's mean loss over that many slices; the tensor is not read before somebody asks."""
+        self._steps.append((task, loss, slices))
+
+    def check(self, epoch: int) -> None:
+        """Raise TrainingError for the first loss that is not finite, among those that were not checked yet."""
+        for step, (task, loss, _) in enumerate(self._steps[self._checked :], start=self._checked + 1):
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss of {task} is {loss.item()} in epoch {epoch}, step {step}")
+        self._checked = len(self._steps)
 
     def means(self) -> dict[str, float]:
         """The mean loss of each task so far."""
-        return {task: total / self._counts[task] for task, total in self._sums.items()}
+        found = {}
+        for task in self._tasks:
+            mine = [(loss.item(), slices) for name, loss, slices in self._steps if name == task]
+            found[task] = sum(loss * slices for loss, slices in mine) / sum(slices for _, slices in mine)
+        return found
 
     def tensor(self, device: torch.device) -> Tensor:
         """The same as a vector in the tasks' order."""
@@ -257,7 +271,8 @@ def make_schedule(
     """The learning rate's course over all steps of the training; it knows the last epoch from the start."""
     steps = config.epochs * steps_per_epoch
     if config.schedule == "one-cycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=config.learning_rate, total_steps=steps + 1)
+        peaks = [group["lr"] for group in optimiser.param_groups]
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=peaks, total_steps=steps + 1)
     if config.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
     return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
@@ -266,12 +281,20 @@ def make_schedule(
 def start_from(network: UnrolledNetwork, checkpoint: Path) -> None:
     """Copy the weights of a trained network into every task's path of this one (transfer learning).
 
-    The checkpoint has the same blocks and U-Net; where it was trained for one task only, that task's path initialises
-    all of ours.
+    The checkpoint has the same blocks, data consistency, SENSE start and U-Net; where it was trained for one task only,
+    that task's path initialises all of ours.
 
-    Raises InputError where the two do not fit.
+    Raises InputError where the two do not fit, or where a block that is private in the checkpoint is shared here: which
+    task's weights it would take, nothing says.
     """
     source, _ = load_network(checkpoint)
+    known = [task for task in network.tasks if task in source.tasks]
+    for number, (theirs, ours) in enumerate(zip(source.layout.kinds, network.layout.kinds, strict=False), start=1):
+        if len(known) > 1 and "IYV".index(theirs) > "IYV".index(ours):
+            raise InputError(
+                f"{checkpoint} has layout {source.layout}: its block {number} holds weights of each task's own, which "
+                f"layout {network.layout} shares; start from a layout whose blocks are shared there"
+            )
     for task in network.tasks:
         if task in source.tasks:
             path = source.for_task(task)

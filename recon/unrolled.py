@@ -27,6 +27,11 @@ with a learnt β a block that starts as Nesterov's k / (k + 3) (Beck and Teboull
 combination of the gradients at x and x₋₁, so the cost is again one AᴴA a block, while untrained blocks come as near
 to the data as many more plain steps.
 
+With ``sense_steps`` the first block starts from a SENSE reconstruction in place of the zero-filled image: so many
+accelerated steps with η = 1 and r = 0, of which nothing is learnt and through which no gradient flows. The first block
+then takes over x and v (also with ``k-space``, whose data term begins at zero otherwise), and with ``accelerated`` dx
+and dv; its β counts the steps before it. A block costs many times what such a step does.
+
 With ``zero_init`` the last convolution of every U-Net starts at zero and the image's mean is not added to its output,
 so r = 0 and the untrained network is plain gradient descent on the data. fastMRI's normalised U-Net adds the mean:
 zeroed, it would take the mean out of the image in one block and let the data put it back in the next. Without
@@ -74,7 +79,7 @@ class Block(nn.Module):
             own.
         tasks: how many tasks there are.
         config: channels and poolings of the U-Net, how it starts, and the data consistency.
-        number: how many blocks stand before this one.
+        number: how many steps are taken before this block: those of the SENSE start, and the blocks before it.
 
     Attributes:
         encoders, decoders, etas: one entry where shared, else one for each task. η starts at 1.
@@ -91,7 +96,7 @@ class Block(nn.Module):
         )
         self.etas = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(encoders))
         momenta = encoders if config.consistency == "accelerated" else 0
-        self.betas = nn.ParameterList(nn.Parameter(torch.tensor(number / (number + 3))) for _ in range(momenta))
+        self.betas = nn.ParameterList(nn.Parameter(torch.tensor(nesterov(number))) for _ in range(momenta))
         self.restore_mean = not config.zero_init
         self.in_kspace = config.consistency == "k-space"
 
@@ -138,7 +143,8 @@ class UnrolledNetwork(nn.Module):
         self.tasks = tuple(tasks)
         self.layout = Layout.parse(config.layout)
         self.blocks = nn.ModuleList(
-            Block(kind, len(self.tasks), config, number) for number, kind in enumerate(self.layout.kinds)
+            Block(kind, len(self.tasks), config, number)
+            for number, kind in enumerate(self.layout.kinds, start=config.sense_steps)
         )
 
     def forward(self, batch: Batch, task: str) -> Tensor:
@@ -149,13 +155,25 @@ class UnrolledNetwork(nn.Module):
         number = self._number(task)
         # A mask of one row keeps whole columns: then the batch is in hybrid space.
         operator = (ColumnSense if batch.mask.shape[-2] == 1 else Sense)(batch.maps, batch.mask)
-        x = operator.adjoint(batch.kspace)
-        zero = torch.zeros_like(x)
-        v = zero if self.config.consistency == "k-space" else operator.normal(x) - x
-        state = State(x, v, zero, zero)
+        state = self._start(operator, batch.kspace)
         for block in self.blocks:
             state = block(state, operator, number)
         return state.x
+
+    @torch.no_grad()
+    def _start(self, operator: Cartesian, kspace: Tensor) -> State:
+        """What the first block takes over: the zero-filled image, or a SENSE reconstruction."""
+        x = operator.adjoint(kspace)
+        zero = torch.zeros_like(x)
+        if self.config.consistency == "k-space" and not self.config.sense_steps:
+            return State(x, zero, zero, zero)
+        state = State(x, operator.normal(x) - x, zero, zero)
+        for number in range(self.config.sense_steps):
+            beta = nesterov(number)
+            step = state.v + beta * state.dv
+            dx, dv = beta * state.dx - step, beta * state.dv - operator.normal(step)
+            state = State(state.x + dx, state.v + dv, dx, dv)
+        return state
 
     def for_task(self, task: str) -> UnrolledNetwork:
         """The path that one task uses, as a network of that task alone (layout all I: a single-task network).
@@ -177,7 +195,7 @@ class UnrolledNetwork(nn.Module):
     def load_task(self, task: str, network: UnrolledNetwork) -> None:
         """Copy a single-task network's weights into the path of ``task``; what is shared changes for every task.
 
-        Raises InputError where the two differ in blocks or U-Net.
+        Raises InputError where the two differ in blocks, data consistency, SENSE start or U-Net.
         """
         mine = self.for_task(task)
         if len(network.tasks) != 1 or network._describe() != mine._describe():
@@ -189,15 +207,22 @@ class UnrolledNetwork(nn.Module):
 
     def _describe(self) -> str:
         start = "zeroed" if self.config.zero_init else "fastMRI's"
+        padded = "" if self.config.padding == "fastmri" else ", padded least"
+        steps = f" after {self.config.sense_steps} SENSE steps" if self.config.sense_steps else ""
         return (
-            f"{len(self.blocks)} blocks with {start} U-Nets of {self.config.channels} channels "
-            f"and {self.config.pools} poolings"
+            f"{len(self.blocks)} blocks{steps} with {self.config.consistency} consistency and {start} U-Nets of "
+            f"{self.config.channels} channels and {self.config.pools} poolings{padded}"
         )
 
     def _number(self, task: str) -> int:
         if task not in self.tasks:
             raise InputError(f"the network knows the tasks {', '.join(self.tasks)}; found {task!r}")
         return self.tasks.index(task)
+
+
+def nesterov(number: int) -> float:
+    """The momentum of the step that so many steps precede, k / (k + 3) (Beck and Teboulle 2009)."""
+    return number / (number + 3)
 
 
 def _own(copies: nn.ModuleList | nn.ParameterList, task: int) -> Any:

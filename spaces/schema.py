@@ -21,7 +21,18 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from recon.config import Config, Consistency, MasksConfig, NetworkConfig, TrainConfig, WeightingConfig, WeightingKind
+from recon.config import (
+    Config,
+    Consistency,
+    MasksConfig,
+    NetworkConfig,
+    Optimiser,
+    Padding,
+    Precision,
+    TrainConfig,
+    WeightingConfig,
+    WeightingKind,
+)
 from recon.errors import InputError
 from recon.layout import Layout
 from spaces.layouts import Choice, Costs, Dimension, FreeLayouts, Integer, Layouts, Real, Value, costs
@@ -71,6 +82,8 @@ class Unroll(Config):
     channels: int = Field(default=NetworkConfig.model_fields["channels"].default, ge=1)
     pools: int = Field(default=NetworkConfig.model_fields["pools"].default, ge=1)
     consistency: Consistency = NetworkConfig.model_fields["consistency"].default
+    sense_steps: int = Field(default=NetworkConfig.model_fields["sense_steps"].default, ge=0)
+    padding: Padding = NetworkConfig.model_fields["padding"].default
     zero_init: bool = NetworkConfig.model_fields["zero_init"].default
 
 
@@ -133,8 +146,14 @@ class Training(Config):
 
     batch_size: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=TrainConfig.model_fields["learning_rate"].default, gt=0)
+    optimiser: Optimiser = TrainConfig.model_fields["optimiser"].default
+    muon_learning_rate: float = Field(default=TrainConfig.model_fields["muon_learning_rate"].default, gt=0)
+    weight_decay: float = Field(default=TrainConfig.model_fields["weight_decay"].default, ge=0)
     schedule: Literal["constant", "one-cycle", "cosine"] = "constant"
     clip_norm: float | None = Field(default=None, gt=0)
+    precision: Precision = TrainConfig.model_fields["precision"].default
+    compile: bool = TrainConfig.model_fields["compile"].default
+    memory_saver: bool = TrainConfig.model_fields["memory_saver"].default
     cut: Literal["volumes", "slices"] = "volumes"
     masks: MasksConfig = MasksConfig()
 

@@ -305,9 +305,8 @@ def test_load_task_copies_a_single_task_network_into_one_path():
     ],
 )
 def test_load_task_refuses_another_size(other):
-    with pytest.raises(
-        InputError, match="2 blocks with fastMRI's U-Nets of 4 channels and 2 poolings for one task is wanted"
-    ):
+    wanted = "2 blocks with k-space consistency and fastMRI's U-Nets of 4 channels and 2 poolings for one task"
+    with pytest.raises(InputError, match=f"{wanted} is wanted"):
         network("IV").load_task("PDw", other)
 
 

@@ -8,7 +8,7 @@ import yaml
 from recon.config import MasksConfig, NetworkConfig, TrainConfig
 from recon.errors import InputError
 from spaces.layouts import Choice, Integer, Real
-from spaces.schema import Point, Space, load_space, parse_space, shipped
+from spaces.schema import Point, Space, Training, load_space, parse_space, shipped
 
 QUICK = """
 tasks: [PDw, PDw-FS]
@@ -304,11 +304,17 @@ def test_three_tasks_need_no_names_known_in_advance():
 
 def test_a_space_sets_every_field_of_the_network_but_the_layout():
     given = {"blocks": 12, "channels": 3, "pools": 2, "consistency": "image", "zero_init": False}
+    given |= {"sense_steps": 4, "padding": "least"}
     assert set(given) == set(NetworkConfig.model_fields) - {"layout"} | {"blocks"}
     network = parse_space(changed(unroll=given)).train_config(Point("I12", "naive", 12)).network
     assert {name: getattr(network, name) for name in given if name != "blocks"} == {
         name: value for name, value in given.items() if name != "blocks"
     }
+
+
+def test_a_space_sets_every_field_of_a_training_that_has_no_place_of_its_own():
+    own = {"tasks", "network", "weighting", "slices", "epochs", "passes", "seed"}
+    assert set(Training.model_fields) == set(TrainConfig.model_fields) - own
 
 
 def test_two_spaces_are_the_same_search_whatever_their_length():
