@@ -18,9 +18,10 @@ from recon.unrolled import UnrolledNetwork
 from tests.recon.networks import Bomb, small
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
 @pytest.mark.parametrize("kind", ["naive", "uncertainty", "dwa", "equal"])
-def test_a_training_interrupted_after_any_epoch_ends_with_the_same_weights(prepared, tmp_path, kind):
-    config = small(weighting=WeightingConfig(kind=kind).model_dump())
+def test_a_training_interrupted_after_any_epoch_ends_with_the_same_weights(prepared, tmp_path, kind, optimiser):
+    config = small(weighting=WeightingConfig(kind=kind).model_dump(), optimiser=optimiser)
     data = PreparedData(prepared)
     reports = []
 

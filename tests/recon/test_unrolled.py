@@ -336,3 +336,66 @@ def test_an_empty_slice_gives_an_empty_image_and_finite_gradients():
     assert output[0].abs().max() < 1e-6
     output.abs().square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+def untrained(layout, sense_steps, consistency="accelerated"):
+    torch.manual_seed(0)
+    config = NetworkConfig(layout=layout, channels=2, pools=1, consistency=consistency, sense_steps=sense_steps)
+    return UnrolledNetwork(config, TASKS).double()
+
+
+@pytest.mark.parametrize("mask", ["columns", "general"])
+def test_sense_steps_are_untrained_accelerated_blocks_without_a_u_net(mask):
+    data = batch_of(*problem(mask=mask))
+    with torch.no_grad():
+        blocks = untrained("I9", 0)(data, "PDw")
+        steps = untrained("I2", 7)(data, "PDw")
+    # The momenta are single-precision numbers in blocks.
+    torch.testing.assert_close(steps, blocks, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("consistency", ["k-space", "image", "accelerated"])
+def test_many_sense_steps_end_at_sigpys_sense_reconstruction(consistency):
+    app = pytest.importorskip("sigpy.mri.app")
+    kspace, maps, keep, target = problem((1, 4, 18, 20))
+    with torch.no_grad():
+        ours = untrained("I", 1500, consistency)(batch_of(kspace, maps, keep, target), "PDw")[0]
+    theirs = app.SenseRecon(kspace[0].numpy(), maps[0].numpy(), max_iter=300, show_pbar=False).run()
+    support = (maps[0].abs().sum(0) > 0).numpy()
+    error = abs(ours.numpy() - theirs)[support].max() / abs(theirs).max()
+    assert error < 1e-3
+
+
+def test_no_gradient_flows_through_the_sense_start_and_the_momenta_count_on():
+    net = untrained("IV", 6)
+    kspace, maps, keep, target = problem()
+    kspace.requires_grad_()
+    net(batch_of(kspace, maps, keep, target), "PDw").abs().sum().backward()
+    assert kspace.grad is None or not kspace.grad.any()
+    assert [beta.item() for block in net.blocks for beta in block.betas] == pytest.approx([6 / 9, 7 / 10, 7 / 10])
+
+
+def test_a_sense_start_learns_nothing_of_its_own_and_holds_on_a_tasks_own_path():
+    net = untrained("IYV", 5)
+    assert parameters(net) == parameters(untrained("IYV", 0))
+    data = batch_of(*problem(), task="PDw-FS")
+    alone = net.for_task("PDw-FS")
+    assert alone.config.sense_steps == 5
+    with torch.no_grad():
+        assert torch.equal(alone(data, "PDw-FS"), net(data, "PDw-FS"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"sense_steps": 4}, "after 4 SENSE steps"),
+        ({"consistency": "image"}, "image consistency"),
+        ({"zero_init": False}, "fastMRI's U-Nets"),
+        ({"padding": "least"}, "padded least"),
+    ],
+)
+def test_weights_of_another_start_consistency_or_u_net_are_refused(changed, word):
+    mine = NetworkConfig(layout="I2", channels=2, pools=1, consistency="accelerated")
+    other = UnrolledNetwork(mine.model_copy(update=changed), ["a"])
+    with pytest.raises(InputError, match=word):
+        UnrolledNetwork(mine, TASKS).load_task("PDw", other)
