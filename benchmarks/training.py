@@ -1,14 +1,15 @@
 """What the training's choices are worth: one choice changed at a time, at equal budget, over seeds.
 
-    python -m benchmarks.training --data PREPARED --out training.jsonl --workers 2
+    python -m benchmarks.training --data PREPARED --fresh OTHER --out training.jsonl --workers 2
     python -m benchmarks.training --out training.jsonl --json
     python -m benchmarks.training --out training.jsonl --only "batch size 2" --only "peak rate 6e-3"
 
 Budget: passes over the training slices, so every variant sees each slice as often. Trained are single-task networks on
 all slices of the abundant task, and on N of the scarce one; judged on the validation split (SSIM, definition
-``paper``). The base is the training of ``spaces/paper-small.yaml``; each other line changes what it names. Results
-are appended to ``--out`` as they come, and the same command again runs only what is missing; without ``--data`` it
-runs nothing and summarises what is there.
+``paper``), or with ``--fresh`` on that of another prepared set, whose subjects no choice was made on. The base is the
+training of ``spaces/paper-small.yaml``; each other line changes what it names. Results are appended to ``--out`` as they
+come, and the same command again runs only what is missing; without ``--data`` it runs nothing and summarises what is
+there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
@@ -29,7 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recon.config import TrainConfig
+from recon.data.loading import Loader
 from recon.data.prepared import PreparedData
+from recon.evaluation import validate
 from recon.training import TrainingError, train
 from recon.unet import MULTIPLE
 from search.leaderboard import plain_table
@@ -49,6 +53,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "clipping at 0.1": {"clip_norm": 0.1},
     "batch size 2": {"batch_size": 2},
     "batch size 4": {"batch_size": 4},
+    "Adam, peak rate 3e-3": {"optimiser": "adam"},
+    "Adam, peak rate 1e-2": {"optimiser": "adam", "learning_rate": 1e-2},
+    "AdamW, decay 0.01": {"optimiser": "adamw", "weight_decay": 1e-2},
+    "Muon 0.005": {"optimiser": "muon", "muon_learning_rate": 0.005},
+    "Muon 0.01": {"optimiser": "muon", "muon_learning_rate": 0.01},
+    "Muon 0.02": {"optimiser": "muon", "muon_learning_rate": 0.02},
+    "Muon 0.04": {"optimiser": "muon", "muon_learning_rate": 0.04},
+    "no SENSE start": {"network": {"sense_steps": 0}},
+    "SENSE start, 8 steps": {"network": {"sense_steps": 8}},
+    "SENSE start, 15 steps": {"network": {"sense_steps": 15}},
+    "SENSE start, 30 steps": {"network": {"sense_steps": 30}},
+    "SENSE start, 60 steps": {"network": {"sense_steps": 60}},
+    "no SENSE start, Adam": {"optimiser": "adam", "network": {"sense_steps": 0}},
+    "padding to a multiple of 16 (fastMRI's)": {"network": {"padding": "fastmri"}},
     "start: PyTorch's, and the mean added (fastMRI's U-Net)": {"network": {"zero_init": False}},
     "consistency: image (eq. 1)": {"network": {"consistency": "image"}},
     "consistency: k-space (fastMRI's)": {"network": {"consistency": "k-space"}},
@@ -79,15 +97,15 @@ def opened(path: str) -> PreparedData:
     return PreparedData(Path(path))
 
 
-LABELS = ("variant", "task", "n", "seed", "hash")
+LABELS = ("variant", "task", "n", "seed", "hash", "fresh")
 
 
 def identity(line: dict[str, Any]) -> str:
     """Of a training: its labels and its whole configuration."""
-    return json.dumps([*(line[name] for name in LABELS), line["config"]], sort_keys=True)
+    return json.dumps([*(line.get(name) for name in LABELS), line["config"]], sort_keys=True)
 
 
-def jobs(data: Path, count: int, seeds: int, variants: list[str]) -> Iterator[dict[str, Any]]:
+def jobs(data: Path, fresh: Path | None, count: int, seeds: int, variants: list[str]) -> Iterator[dict[str, Any]]:
     """Every training: a variant, a task, an N, a seed."""
     available = {task: len(opened(str(data)).subset(task)) for task in opened(str(data)).tasks}
     space = load_space(SPACE).on(available, str(data))
@@ -101,6 +119,7 @@ def jobs(data: Path, count: int, seeds: int, variants: list[str]) -> Iterator[di
                 config["network"] |= changed.pop("network", {})
                 yield {
                     "data": str(data),
+                    "judge": str(fresh or data),
                     "config": TrainConfig.model_validate(config | changed).model_dump(mode="json"),
                     "normalise": VARIANTS[variant].get("normalise", True),
                     "labels": {
@@ -109,21 +128,25 @@ def jobs(data: Path, count: int, seeds: int, variants: list[str]) -> Iterator[di
                         "n": slices or available[task],
                         "seed": seed,
                         "hash": opened(str(data)).hash[:12],
+                        "fresh": opened(str(fresh)).hash[:12] if fresh else None,
                     },
                 }
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """One training; its validation SSIM after the last epoch, None where the loss was no longer finite."""
+    """One training; its SSIM after the last epoch, None where the loss was no longer finite."""
     torch.set_num_threads(1)
     config = TrainConfig.model_validate(job["config"])
     swap: AbstractContextManager[Any] = (
         nullcontext() if job["normalise"] else patch("recon.unrolled.regularise", unnormalised)
     )
     found: dict[str, Any] = {"ssim": None}
+    began = time.process_time()
     with swap:
         try:
-            train(config, opened(job["data"]), device="cpu", report=lambda epoch: found.update(epoch.metrics))
+            network = train(config, opened(job["data"]), device="cpu")
+            found["seconds"] = time.process_time() - began
+            found["ssim"] = validate(network, Loader(opened(job["judge"]), config).validation_batches())["ssim"]
         except TrainingError as error:
             found = {"ssim": None, "error": str(error)}
     kept = {name: found[name] for name in ("ssim", "seconds", "error") if name in found}
@@ -156,9 +179,10 @@ def main() -> None:
     """Parse the command line, run what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="prepared data set; without it nothing is run")
+    parser.add_argument("--fresh", type=Path, help="another prepared set, whose validation split judges instead")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, a training each")
     parser.add_argument("--n", type=int, default=10, help="of the scarce task")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", action="append", choices=list(VARIANTS), help="this variant; repeatable")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
@@ -166,7 +190,7 @@ def main() -> None:
     stored = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
     lines = stored
     if given.data is not None:
-        wanted = list(jobs(given.data, given.n, given.seeds, given.only or list(VARIANTS)))
+        wanted = list(jobs(given.data, given.fresh, given.n, given.seeds, given.only or list(VARIANTS)))
         known = {identity(line): line for line in stored}
         missing = [job for job in wanted if identity(job["labels"] | job) not in known]
         with side_by_side(given.workers) as mapped, given.out.open("a") as file:

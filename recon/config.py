@@ -125,10 +125,10 @@ class TrainConfig(Config):
     """Over the training slices in an epoch. More than one trains on few slices for as many steps as on many."""
     batch_size: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
-    """Adam's. With ``muon`` it is that of everything but the U-Nets' convolutions."""
+    """Adam's. With ``muon`` it is that of everything but the convolutions inside the U-Nets."""
     optimiser: Optimiser = "adam"
-    """``muon`` steps the U-Nets' convolutions by Muon and the rest by Adam (``recon.optimiser``)."""
-    muon_learning_rate: float = Field(default=0.02, gt=0)
+    """``muon`` steps the convolutions inside the U-Nets by Muon and the rest by Adam (``recon.optimiser``)."""
+    muon_learning_rate: float = Field(default=0.01, gt=0)
     """Of the convolutions, with ``muon`` alone."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled, of ``adamw`` and ``muon``; Adam has none."""

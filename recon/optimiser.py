@@ -131,14 +131,20 @@ def orthogonal(matrices: Tensor) -> Tensor:
 def make_optimiser(config: TrainConfig, network: UnrolledNetwork, weighting: nn.Module) -> GroupedOptimiser:
     """The optimiser that a configuration means, over a network and what its weighting learns.
 
-    With ``muon``, weights of convolutions are Muon's, all else (biases, step sizes, momenta, log variances) Adam's.
+    With ``muon``, weights of convolutions are Muon's, all else (biases, step sizes, momenta, log variances) Adam's. So
+    are the 1×1 convolutions that end a U-Net: an output layer wants Adam (Jordan et al. 2024), and with ``zero_init``
+    the first step should follow the size of the gradient (docs/benchmarks.md has what Muon there costs).
     """
     method = "adamw" if config.optimiser == "adamw" else "adam"
     decay = 0.0 if config.optimiser == "adam" else config.weight_decay
     convolutions: list[Tensor] = []
     transposed: list[Tensor] = []
     if config.optimiser == "muon":
-        convolutions = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+        convolutions = [
+            module.weight
+            for module in network.modules()
+            if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)
+        ]
         transposed = [module.weight for module in network.modules() if isinstance(module, nn.ConvTranspose2d)]
     taken = {id(parameter) for parameter in (*convolutions, *transposed)}
     rest = [parameter for parameter in network.parameters() if id(parameter) not in taken]

@@ -92,13 +92,13 @@ def groups_of(config: TrainConfig):
     return optimiser.param_groups
 
 
-def test_muon_takes_the_convolutions_and_adam_everything_else():
+def test_muon_takes_the_convolutions_but_a_u_nets_last_and_adam_everything_else():
     network = NetworkConfig(layout="IV", channels=2, pools=1, consistency="accelerated")
     config = small(network=network.model_dump(), optimiser="muon", muon_learning_rate=0.05, learning_rate=2e-3)
     groups = groups_of(config)
     assert {(group["method"], group["lr"]) for group in groups} == {("muon", 0.05), ("adam", 2e-3)}
     for group in groups:
-        assert all((p.ndim == 4) == (group["method"] == "muon") for p in group["params"])
+        assert all((p.ndim == 4 and p.shape[-1] > 1) == (group["method"] == "muon") for p in group["params"])
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
