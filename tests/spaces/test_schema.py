@@ -249,7 +249,7 @@ def test_a_training_is_validated_after_every_epoch_or_after_rungs_and_the_last(f
     space = parse_space(changed(fidelity=fidelity))
     config = space.train_config(next(iter(space.known())))
     assert config.validate_at == space.reference_config("stl", "PDw").validate_at == validate_at
-    assert [epoch for epoch in range(1, config.epochs + 1) if config.validates(epoch)] == validated
+    assert list(config.validated_epochs) == validated
 
 
 @pytest.mark.parametrize(("chosen", "sentence"), [((3, 6), "names epoch 6, where .* 1 to 5"), ((3, 2), "ascends")])
@@ -259,7 +259,7 @@ def test_epochs_that_are_validated_fit_the_training(chosen, sentence):
 
 
 def test_the_last_epoch_is_validated_always():
-    assert TrainConfig(tasks=("PDw",), epochs=5, validate_at=(2,)).validates(5)
+    assert TrainConfig(tasks=("PDw",), epochs=5, validate_at=(2,)).validated_epochs == (2, 5)
 
 
 def test_points_encode_decode_and_are_named():
@@ -340,7 +340,7 @@ def test_a_space_sets_every_field_of_the_network_but_the_layout():
 
 
 def test_a_space_sets_every_field_of_a_training_that_has_no_place_of_its_own():
-    own = {"tasks", "network", "weighting", "slices", "epochs", "passes", "seed"}
+    own = {"tasks", "network", "weighting", "slices", "epochs", "passes", "validate_at", "seed"}
     assert set(Training.model_fields) == set(TrainConfig.model_fields) - own
 
 
