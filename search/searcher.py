@@ -381,7 +381,7 @@ class StudySearch(OptunaSearch):
         references = {}
         for task, needed in zip(space.tasks, self._needed(point), strict=False):
             history = self.references[needed].history
-            references[task] = tuple(metrics[f"ssim/{task}"] for metrics in history)
+            references[task] = {epoch: metrics[f"ssim/{task}"] for epoch, metrics in history.items()}
         return self._begin(
             self._search_study,
             trial,
@@ -403,7 +403,7 @@ class StudySearch(OptunaSearch):
         *,
         params: Parameters | None = None,
         init: str | None = None,
-        references: dict[str, tuple[float, ...]] | None = None,
+        references: dict[str, dict[int, float]] | None = None,
         predecessor: Record | None = None,
     ) -> Live:
         resume = predecessor.checkpoint if predecessor and predecessor.config == job.config else None
@@ -438,6 +438,7 @@ class StudySearch(OptunaSearch):
             resume=resume,
             metric=self.space_searched.objective.metric if job.stage == "search" else "ssim",
             references=references or {},
+            slices_at=(*self.space_searched.fidelity.milestones, job.config.epochs),
             device=self.runtime.device,
             threads=self.runtime.threads,
         )
@@ -448,10 +449,10 @@ class StudySearch(OptunaSearch):
         epsilon = self.space_searched.objective.epsilon
         if epsilon is None or live.job.stage != "search" or live.error is not None or not live.epochs:
             return None
-        last = self._ledger.record(live.trial).history[-1]
-        epoch = max(live.epochs)
+        record = self._ledger.record(live.trial)
         return {
-            task: values[epoch - 1] - epsilon - last[f"ssim/{task}"] for task, values in live.job.references.items()
+            task: values[record.epochs] - epsilon - record.metrics[f"ssim/{task}"]
+            for task, values in live.job.references.items()
         }
 
     def _settle(self, record: Record) -> None:

@@ -168,6 +168,9 @@ class Fidelity(Config):
     """Instead of rungs: the first one; the others follow by the reduction factor."""
     reduction: float = Field(default=2.0, gt=1)
     """Of the trials that reach a rung, about one in this many goes on."""
+    validate_after: Literal["every", "rungs"] = "every"
+    """``every``: the network is validated, reported and saved after every epoch. ``rungs``: after the rungs and the
+    last epoch only, which leaves more time for training or for more validation subjects."""
 
     @model_validator(mode="after")
     def _rungs_fit(self) -> Fidelity:
@@ -194,6 +197,11 @@ class Fidelity(Config):
                 found.append(round(rung))
             rung *= self.reduction
         return tuple(found)
+
+    @property
+    def validate_at(self) -> tuple[int, ...] | None:
+        """``TrainConfig.validate_at``: the epochs that are validated; None for every one."""
+        return None if self.validate_after == "every" else (*self.milestones, self.epochs)
 
 
 class Objective(Config):
@@ -279,7 +287,7 @@ _CONDITIONAL: dict[str, WeightingKind] = {
 }
 """Hyperparameters that mean something with one weighting only."""
 
-_FIXED_FIELDS = {"tasks", "slices", "seed", "epochs", "passes", "network.layout", "weighting.kind"}
+_FIXED_FIELDS = {"tasks", "slices", "seed", "epochs", "passes", "validate_at", "network.layout", "weighting.kind"}
 """Fields of TrainConfig that have a place of their own in a space."""
 
 
@@ -599,6 +607,7 @@ class Space(Config):
             "weighting": {"kind": weighting},
             "slices": slices,
             "epochs": self.fidelity.epochs,
+            "validate_at": self.fidelity.validate_at,
             "seed": seed,
             **self.training.model_dump(),
         }

@@ -18,6 +18,17 @@ from recon.unrolled import UnrolledNetwork
 from tests.recon.networks import Bomb, small
 
 
+def assert_same_weights(one, other):
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def result_of(report):
+    """The metrics that the seed decides: without times and memory."""
+    names = {"ssim", "psnr", "nrmse", "loss", "weight"}
+    return {name: value for name, value in report.metrics.items() if name.split("/")[0] in names}
+
+
 @pytest.mark.parametrize("optimiser", ["adam", "muon"])
 @pytest.mark.parametrize("kind", ["naive", "uncertainty", "dwa", "equal"])
 def test_a_training_interrupted_after_any_epoch_ends_with_the_same_weights(prepared, tmp_path, kind, optimiser):
@@ -33,16 +44,30 @@ def test_a_training_interrupted_after_any_epoch_ends_with_the_same_weights(prepa
     for epoch in range(1, config.epochs):
         later = []
         continued = train(config, data, resume=tmp_path / str(epoch), report=later.append)
-        for name, value in whole.state_dict().items():
-            assert torch.equal(value, continued.state_dict()[name]), f"{name} after resuming epoch {epoch}"
+        assert_same_weights(whole, continued)
         assert [r.epoch for r in later] == list(range(epoch + 1, config.epochs + 1))
         for before, after in zip(reports[epoch:], later, strict=True):
-            same = {
-                k: v
-                for k, v in before.metrics.items()
-                if k.split("/")[0] in {"ssim", "psnr", "nrmse", "loss", "weight"}
-            }
-            assert same == {k: after.metrics[k] for k in same}
+            assert result_of(before) == result_of(after)
+
+
+def test_chosen_epochs_alone_are_validated_and_the_training_is_the_same(prepared, tmp_path):
+    data, every, chosen, resumed = PreparedData(prepared), [], [], []
+    config = small(epochs=4, weighting=WeightingConfig(kind="dwa").model_dump())
+    some = config.model_copy(update={"validate_at": (2,)})
+    whole = train(config, data, report=every.append)
+
+    def keep(report):
+        chosen.append(report)
+        report.save(tmp_path / str(report.epoch))
+
+    assert_same_weights(whole, train(some, data, report=keep))
+    assert [report.epoch for report in chosen] == [2, 4]
+    for report in chosen:
+        assert result_of(report) == result_of(every[report.epoch - 1])
+        assert report.slices == every[report.epoch - 1].slices
+    assert_same_weights(whole, train(some, data, resume=tmp_path / "2", report=resumed.append))
+    assert [report.epoch for report in resumed] == [4]
+    assert result_of(resumed[0]) == result_of(chosen[1])
 
 
 def test_another_trainings_checkpoint_is_refused_by_the_field_that_differs(prepared, tmp_path):
@@ -71,7 +96,7 @@ def test_training_lowers_the_loss_and_beats_the_untrained_network(prepared):
     network = NetworkConfig(layout="IYV", channels=4, pools=2)
     config = small(epochs=5, learning_rate=3e-3, slices={}, network=network.model_dump())
     train(config, data, report=reports.append)
-    untrained = validate(UnrolledNetwork(network, config.tasks), Loader(data, config).validation_batches())
+    untrained = validate(UnrolledNetwork(network, config.tasks), Loader(data, config).validation_batches()).metrics
     assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
     for task in config.tasks:
         assert reports[-1].metrics[f"ssim/{task}"] > untrained[f"ssim/{task}"]

@@ -68,7 +68,7 @@ def test_stopped_trials_stand_in_the_study_with_the_values_up_to_where_they_stop
         assert record.epochs in (2, 4)
         assert list(record.values) == trained
         expected = [fakes.quality(record.config, "PDw", epoch) for epoch in trained]
-        assert [metrics["ssim/PDw"] for metrics in record.history] == pytest.approx(expected)
+        assert [metrics["ssim/PDw"] for metrics in record.history.values()] == pytest.approx(expected)
         assert record.value == record.values[record.epochs]
 
 
@@ -225,11 +225,43 @@ def test_gains_are_above_the_stl_of_the_same_n_and_epoch(judged):
     assert {record.scarce_slices for record in outcome.study.searched()} == {12, 24}
     for record in outcome.study.searched():
         stl = outcome.study.reference(record)
-        for metrics, *single in zip(record.history, stl["PDw"].history, stl["PDw-FS"].history, strict=True):
-            gains = [metrics[f"ssim/{task}"] - one[f"ssim/{task}"] for task, one in zip(stl, single, strict=True)]
+        assert list(record.history) == [1, 2, 3]
+        for epoch, metrics in record.history.items():
+            gains = [metrics[f"ssim/{task}"] - one.history[epoch][f"ssim/{task}"] for task, one in stl.items()]
             assert metrics["gain"] == pytest.approx(sum(gains) / 2)
         assert record.value == record.metrics["gain"]
         assert record.constraints["PDw"] == pytest.approx(-0.05 - record.metrics["gain/PDw"])
+
+
+def test_a_search_that_validates_after_rungs_alone_keeps_those_epochs_by_slice_too(local_ray, tmp_path):
+    fidelity = {"epochs": 5, "rungs": [2, 4], "validate_after": "rungs"}
+    outcome = run(tmp_path, space(objective={"metric": "gain"}, fidelity=fidelity, trials=6))
+    assert (outcome.failed, outcome.complete + outcome.pruned) == (0, 6)
+    records = outcome.study.records()
+    assert {record.epochs for record in records} == {2, 4, 5}, "some were stopped at either rung"
+    for record in records:
+        trained = lines(tmp_path, layout=record.layout, weighting=record.config.weighting.kind, tasks=[*record.tasks])
+        assert set(trained) >= set(range(1, record.epochs + 1))
+        reported = [epoch for epoch in (2, 4, 5) if epoch <= record.epochs]
+        assert list(record.history) == list(record.values) == list(record.packed_slices) == reported
+        assert record.checkpoint_epoch == record.epochs
+        for epoch in reported:
+            frame = record.slice_metrics(epoch)
+            means = frame.groupby("task")["ssim"].mean()
+            for task in record.tasks:
+                assert record.history[epoch][f"ssim/{task}"] == fakes.quality(record.config, task, epoch)
+                assert means[task] == pytest.approx(fakes.quality(record.config, task, epoch), abs=1e-5)
+        if record.stage == "search":
+            stl = outcome.study.reference(record)
+            gains = [record.metrics[f"ssim/{one}"] - stl[one].history[record.epochs][f"ssim/{one}"] for one in stl]
+            assert record.value == pytest.approx(sum(gains) / 2)
+
+
+def test_where_every_epoch_is_validated_slices_are_kept_at_rungs_and_the_end(finished):
+    _, outcome = finished
+    for record in outcome.study.records():
+        assert list(record.history) == list(range(1, record.epochs + 1))
+        assert list(record.packed_slices) == [epoch for epoch in (2, 4, 6) if epoch <= record.epochs]
 
 
 def test_confirmation_retrains_leaders_and_baselines_over_new_seeds_once(judged):
