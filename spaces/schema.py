@@ -640,6 +640,10 @@ class Space(Config):
         rows = self.grid.rows if self.grid else ()
         return [Point(row.layout, row.weighting, count, (), row.init) for count in self.scarce_counts for row in rows]
 
+    def baseline_seeds(self) -> range:
+        """The seeds of the baselines beside a search, from the space's."""
+        return range(self.seed, self.seed + self.baselines.seeds)
+
     def grid_seeds(self) -> range:
         """The grid's seeds, from the space's."""
         return range(self.seed, self.seed + (self.grid.seeds if self.grid else 0))
