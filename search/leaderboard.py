@@ -11,7 +11,7 @@ import fnmatch
 import json
 import math
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +28,7 @@ from rich.text import Text
 from recon.errors import InputError
 from recon.files import replace_file
 from recon.metrics import DEFINITIONS
+from search.references import References
 from search.study import OpenStudy, Record, State
 
 DEFINITION = "paper"
@@ -50,7 +51,7 @@ class Choice:
 
     Attributes:
         everything: also running, stopped and failed trials; else finished ones.
-        kind: keep those of this kind: mtl, stl, stl-steps, joint-stl, transfer.
+        kind: keep those of this kind: mtl, joint, stl, stl-steps, joint-stl, joint-tuned, transfer.
         stage: keep those of this stage: search, baseline, confirm.
         weighting: keep those with this weighting.
         layout: keep layouts that this glob matches, such as ``I2*``.
@@ -74,17 +75,18 @@ def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """The table, a row a trial.
 
     Columns: ``rank, trial, kind, stage, layout, weighting, init, scarce_slices, seed, state, epochs, ssim,
-    ssim/<task>…, gain, gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes,
-    node, checkpoint, error``. Metrics are of the validation split at the trial's last epoch. A gain is that metric
-    minus the matched STL's (same N, seed and epoch).
+    ssim/<task>…, gain, gain_se, gain/<task>, gain_se/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds,
+    parameters, peak_memory_bytes, node, checkpoint, error``. Metrics are of the validation split at the trial's last
+    epoch. A gain is the SSIM minus the mean over seeds of the STL at that N (``search.references``); ``gain_se`` is the
+    standard error of that mean alone.
 
     Raises InputError for a column or value that the study does not have.
     """
     choice = choice or Choice()
     records = study.records()
     tasks = study.space.tasks
-    baselines = Baselines(records)
-    rows = [row_of(record, tasks, baselines) for record in records]
+    references = References(records)
+    rows = [row_of(record, tasks, references) for record in records]
     frame = pd.DataFrame(rows, columns=columns(tasks)).astype(
         {"rank": "Int64", "scarce_slices": "Int64", "parameters": "Int64", "peak_memory_bytes": "Int64"}
     )
@@ -96,9 +98,10 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """Confirmed configurations and baselines over their seeds, a row each: means, standard errors, number of seeds.
 
     Columns: ``rank, kind, layout, weighting, init, scarce_slices, seeds, ssim, ssim_se, ssim/<task>, ssim_se/<task>…,
-    gain, gain_se, gain/<task>, gain_se/<task>…, trials``. Gains are above the STL of the same seed. Ranked are
-    configurations that reconstruct every task, by the study's objective; rows with fewer seeds than the most stand
-    below, unranked.
+    gain, gain_se, gain/<task>, gain_se/<task>…, trials``. Gains are above the mean over seeds of the STL at that N, and
+    their errors are those of the two means combined. Of baselines, all seeds count, and the hyperparameters that are
+    best. Ranked are configurations that reconstruct every task, by the study's objective; rows with fewer seeds than
+    the most of a confirmed configuration stand below, unranked.
 
     Raises InputError where nothing is confirmed yet, or for a column or value that no confirmed trial has.
     """
@@ -109,10 +112,10 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     if not records:
         raise InputError(f"study {study.name!r} has no confirmed trial yet; run splitpoint confirm {study.name}")
     tasks = study.space.tasks
-    baselines = Baselines(records)
-    rows = pd.DataFrame([row_of(record, tasks, baselines) for record in records])
-    # What a seed leaves of a key: the layout and weighting alone do not tell hyperparameters or the start apart.
-    rows["configuration"] = [record.key.rsplit("/seed=", 1)[0] for record in records]
+    references = References(records)
+    rows = pd.DataFrame([row_of(record, tasks, references) for record in records])
+    # The layout and weighting alone do not tell hyperparameters or the start apart.
+    rows["configuration"] = [record.configuration for record in records]
     values = ["ssim", *(f"ssim/{task}" for task in tasks), "gain", *(f"gain/{task}" for task in tasks)]
     lines = []
     for _, group in rows.groupby("configuration", sort=False):
@@ -121,38 +124,20 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
         line: dict[str, Any] = {name: first[name] for name in names} | {"seeds": len(group)}
         for value in values:
             line[value] = group[value].mean(skipna=False)
-            line[value.replace("ssim", "ssim_se").replace("gain", "gain_se")] = group[value].sem(skipna=False)
+            error = group[value].sem(skipna=False)
+            if value.startswith("gain"):  # all seeds are compared with the same mean, which has an error too
+                error = math.hypot(float(error), float(first[_error_of(value)]))
+            line[_error_of(value)] = error
         lines.append(line | {"trials": " ".join(group["trial"])})
     frame = pd.DataFrame(lines).astype({"scarce_slices": "Int64"})
+    most = frame.loc[frame["kind"] == "mtl", "seeds"].max()
     frame = _only(frame, choice, ("kind", "weighting", "scarce_slices"))
     by = _sorted_by(choice, study.space.objective.metric, ["rank", *frame.columns])
-    whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["seeds"] == frame["seeds"].max())
+    whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["seeds"] >= most)
     frame = frame.assign(whole=whole).sort_values(["whole", by], ascending=False, kind="stable")
     frame.insert(0, "rank", places(frame["whole"]))
     frame = frame.drop(columns="whole")
     return frame.head(choice.top) if choice.top is not None else frame
-
-
-class Baselines:
-    """Looks up the matched STL of a trial's task: same number of slices, same seed, finished."""
-
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._stl = {
-            (task, record.slices[task], record.seed): record
-            for record in records
-            if record.kind == "stl" and record.state is State.COMPLETE
-            for task in record.tasks
-        }
-
-    def gains(self, record: Record, metric: str = "ssim") -> dict[str, float]:
-        """The trial's metric minus its STL's at the same epoch, for each task whose STL there is."""
-        gains = {}
-        for task in record.tasks:
-            stl = self._stl.get((task, record.slices[task], record.seed))
-            name = f"{metric}/{task}"
-            if stl is not None and 0 < record.epochs <= stl.epochs and name in record.metrics:
-                gains[task] = record.metrics[name] - stl.history[record.epochs - 1][name]
-        return gains
 
 
 def columns(tasks: tuple[str, ...]) -> list[str]:
@@ -160,16 +145,21 @@ def columns(tasks: tuple[str, ...]) -> list[str]:
     return [
         *("rank", "trial", "kind", "stage", "layout", "weighting", "init", "scarce_slices", "seed", "state", "epochs"),
         *("ssim", *(f"ssim/{task}" for task in tasks)),
-        *("gain", *(f"gain/{task}" for task in tasks)),
+        *("gain", "gain_se", *(f"{name}/{task}" for task in tasks for name in ("gain", "gain_se"))),
         *(f"psnr/{task}" for task in tasks),
         *(f"nrmse/{task}" for task in tasks),
         *("gpu_seconds", "seconds", "parameters", "peak_memory_bytes", "node", "checkpoint", "error"),
     ]
 
 
-def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict[str, Any]:
+def _error_of(name: str) -> str:
+    """The column of a metric's standard error."""
+    return name.replace("ssim", "ssim_se").replace("gain", "gain_se")
+
+
+def row_of(record: Record, tasks: tuple[str, ...], references: References) -> dict[str, Any]:
     """One trial as a row; what it does not have is missing."""
-    gains = baselines.gains(record)
+    gains, mean_gain = references.gains(record), references.gain(record)
     metrics = record.metrics
     return {
         "trial": record.name,
@@ -183,8 +173,10 @@ def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict
         "state": str(record.state),
         "epochs": record.epochs,
         "ssim": metrics.get("ssim", np.nan),
-        "gain": float(np.mean(list(gains.values()))) if len(gains) == len(record.tasks) else np.nan,
-        **{f"gain/{task}": gains.get(task, np.nan) for task in tasks},
+        "gain": mean_gain.mean if mean_gain else np.nan,
+        "gain_se": mean_gain.error if mean_gain else np.nan,
+        **{f"gain/{task}": gains[task].mean if task in gains else np.nan for task in tasks},
+        **{f"gain_se/{task}": gains[task].error if task in gains else np.nan for task in tasks},
         **{
             f"{name}/{task}": metrics.get(f"{name}/{task}", np.nan)
             for name in ("ssim", "psnr", "nrmse")
@@ -319,8 +311,10 @@ NUMBERS = {"rank", "N", "seed", "seeds", "epochs", "ssim", "gain", "parameters",
 def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the columns that people compare, as text; a mean stands with its standard error."""
     metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
-    # Where every network starts at random, nobody asks.
-    spared = {"init"} if "init" in frame.columns and not frame["init"].eq("transfer").any() else set()
+    # Where all networks start alike, nobody asks.
+    spared = {"init"} if "init" in frame.columns and frame["init"].nunique() < 2 else set()
+    # The error of the STL's mean alone is not a trial's; a mean over seeds has one of its own.
+    errors = "ssim_se" in frame.columns
     wanted = (*SHOWN, *metrics, "parameters", "seconds", "trials")
     names = [name for name in wanted if name in frame.columns and name not in spared]
 
@@ -330,7 +324,7 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             return "–"
         if name in metrics:
             number = f"{value:+.4f}" if name.startswith("gain") else f"{value:.4f}"
-            error = row.get(name.replace("ssim", "ssim_se").replace("gain", "gain_se"))
+            error = row.get(_error_of(name)) if errors else None
             return number if error is None or pd.isna(error) else f"{number} ± {error:.4f}"
         return f"{value:.0f}" if name == "seconds" else str(value)
 
@@ -396,6 +390,6 @@ def _style(name: str, cell: str, best: Mapping[str, str | None]) -> str:
 def caption() -> str:
     """What the numbers are."""
     return (
-        "validation, last epoch; gain: ssim minus the matched STL's. "
+        "validation, last epoch; gain: ssim minus the mean of the STL at that N. "
         f"Definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]}"
     )

@@ -85,7 +85,7 @@ class Ledger:
             "layout": config.network.layout,
             "weighting": weighting,
             "scarce_slices": scarce_slices,
-            "slices": {task: config.slices.get(task, self._slices[task]) for task in config.tasks},
+            "slices": self.slices_of(config),
             "seed": config.seed,
             "data_hash": self._data_hash,
             "code_version": self._code_version,
@@ -103,6 +103,10 @@ class Ledger:
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         return epochs
+
+    def slices_of(self, config: TrainConfig) -> dict[str, int]:
+        """Training slices of each task that a training sees."""
+        return {task: config.slices.get(task, self._slices[task]) for task in config.tasks}
 
     def epoch(self, live: Live, result: Mapping[str, Any]) -> None:
         """Write an epoch's metrics and value, once; a result with an error or a value that is not finite is kept as

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from recon.config import MasksConfig, NetworkConfig, TrainConfig
 from recon.errors import InputError
@@ -292,6 +293,32 @@ def test_fractions_and_all_become_numbers_on_the_data():
 )
 def test_rungs_follow_from_grace_and_reduction_or_are_given(fidelity, milestones):
     assert parse_space(changed(fidelity=fidelity)).fidelity.milestones == milestones
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "validate_at", "validated"),
+    [
+        ({"epochs": 5, "rungs": [2, 3]}, None, [1, 2, 3, 4, 5]),
+        ({"epochs": 5, "rungs": [2, 3], "validate_after": "rungs"}, (2, 3, 5), [2, 3, 5]),
+        ({"epochs": 9, "grace": 2, "validate_after": "rungs"}, (2, 4, 8, 9), [2, 4, 8, 9]),
+        ({"epochs": 3, "validate_after": "rungs"}, (3,), [3]),
+    ],
+)
+def test_a_training_is_validated_after_every_epoch_or_after_rungs_and_the_last(fidelity, validate_at, validated):
+    space = parse_space(changed(fidelity=fidelity))
+    config = space.train_config(next(iter(space.known())))
+    assert config.validate_at == space.reference_config("stl", "PDw").validate_at == validate_at
+    assert [epoch for epoch in range(1, config.epochs + 1) if config.validates(epoch)] == validated
+
+
+@pytest.mark.parametrize(("chosen", "sentence"), [((3, 6), "names epoch 6, where .* 1 to 5"), ((3, 2), "ascends")])
+def test_epochs_that_are_validated_fit_the_training(chosen, sentence):
+    with pytest.raises(ValidationError, match=f"validate_at {sentence}"):
+        TrainConfig(tasks=("PDw",), epochs=5, validate_at=chosen)
+
+
+def test_the_last_epoch_is_validated_always():
+    assert TrainConfig(tasks=("PDw",), epochs=5, validate_at=(2,)).validates(5)
 
 
 def test_points_encode_decode_and_are_named():
