@@ -124,9 +124,9 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
         line: dict[str, Any] = {name: first[name] for name in names} | {"seeds": len(group)}
         for value in values:
             line[value] = group[value].mean(skipna=False)
-            error = group[value].sem(skipna=False)
+            error: Any = group[value].sem(skipna=False)
             if value.startswith("gain"):  # all seeds are compared with the same mean, which has an error too
-                error = math.hypot(float(error), float(first[_error_of(value)]))
+                error = math.hypot(error, group[_error_of(value)].mean(skipna=False))
             line[_error_of(value)] = error
         lines.append(line | {"trials": " ".join(group["trial"])})
     frame = pd.DataFrame(lines).astype({"scarce_slices": "Int64"})

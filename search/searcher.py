@@ -318,6 +318,8 @@ class StudySearch(OptunaSearch):
         }
 
     def _ready(self, point: Point) -> bool:
+        if self._hopeless(point):
+            return False
         start = self._start(point)
         waiting = (key for stl in self._stl(point).values() for keys in stl for key in keys if key not in self.blocked)
         return (start is None or start in self.references) and all(key in self.references for key in waiting)

@@ -305,7 +305,7 @@ def test_rungs_follow_from_grace_and_reduction_or_are_given(fidelity, milestones
     ],
 )
 def test_a_training_is_validated_after_every_epoch_or_after_rungs_and_the_last(fidelity, validate_at, validated):
-    space = parse_space(changed(fidelity=fidelity))
+    space = parse_space(changed(fidelity=fidelity, start={"init": "random"}))
     config = space.train_config(next(iter(space.known())))
     assert config.validate_at == space.reference_config("stl", "PDw").validate_at == validate_at
     assert [epoch for epoch in range(1, config.epochs + 1) if config.validates(epoch)] == validated
@@ -401,6 +401,14 @@ def test_trials_go_on_from_the_joint_network_and_baselines_have_as_many_epochs_b
         assert rates(space.reference_config(kind, "PDw-FS", 12)) == expected
     tuned = space.reference_config("joint-tuned", "PDw", 12, 5)
     assert (tuned.tasks, tuned.network.layout, tuned.slices, tuned.seed) == (("PDw",), "I12", {}, 5)
+
+
+def test_a_short_joint_network_is_validated_after_the_rungs_that_it_reaches():
+    fidelity = {"epochs": 9, "rungs": [2, 4], "validate_after": "rungs"}
+    space = parse_space(changed(start={"epochs": 3}, fidelity=fidelity))
+    assert space.joint_config(12).validate_at == (2, 3)
+    assert space.reference_config("stl", "PDw").validate_at == (2, 4, 12)
+    assert space.train_config(space.known()[0]).validate_at == (2, 4, 9)
 
 
 def test_without_a_start_of_its_own_the_joint_network_has_the_trials_epochs_and_rates():
@@ -518,7 +526,7 @@ def test_a_space_sets_every_field_of_the_network_but_the_layout():
 
 
 def test_a_space_sets_every_field_of_a_training_that_has_no_place_of_its_own():
-    own = {"tasks", "network", "weighting", "slices", "epochs", "passes", "seed"}
+    own = {"tasks", "network", "weighting", "slices", "epochs", "passes", "validate_at", "seed"}
     assert set(Training.model_fields) == set(TrainConfig.model_fields) - own
 
 
