@@ -124,7 +124,7 @@ class TrainConfig(Config):
     passes: int = Field(default=1, ge=1)
     """Over the training slices in an epoch. More than one trains on few slices for as many steps as on many."""
     validate_at: tuple[int, ...] | None = None
-    """Epochs after which the network is validated and reported, ascending; the last one always is. None: every epoch."""
+    """Epochs after which the network is validated and reported, ascending; the last always is. None: every epoch."""
     batch_size: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
     """Adam's. With ``muon`` it is that of everything but the U-Nets' convolutions."""
@@ -144,9 +144,12 @@ class TrainConfig(Config):
     """Recompute each block's activations in the backward pass: the same result for less memory and more time."""
     seed: int = Field(default=0, ge=0)
 
-    def validates(self, epoch: int) -> bool:
-        """Whether the network is validated and reported after an epoch (from 1)."""
-        return self.validate_at is None or epoch in self.validate_at or epoch == self.epochs
+    @property
+    def validated_epochs(self) -> tuple[int, ...]:
+        """The epochs (from 1) after which the network is validated and reported, ascending."""
+        if self.validate_at is None:
+            return tuple(range(1, self.epochs + 1))
+        return tuple(sorted({*self.validate_at, self.epochs}))
 
     @model_validator(mode="after")
     def _validated_epochs_fit(self) -> "TrainConfig":

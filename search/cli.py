@@ -338,10 +338,12 @@ def train(
             rest = "going on from there" if state["epoch"] < epochs else "nothing is left to do"
             talk.print(f"{resume} has {state['epoch']} of {epochs} epochs; {rest}")
 
+    weights = [f"weight/{one}" for one in config.tasks] if len(config.tasks) > 1 else []
+
     def report(epoch: training.EpochReport) -> None:
         epoch.save(checkpoint)
         numbers = "  ".join(
-            f"{name} {epoch.metrics[name]:.4f}" for name in ["loss", *(f"ssim/{one}" for one in config.tasks)]
+            f"{name} {epoch.metrics[name]:.4f}" for name in ["loss", *(f"ssim/{one}" for one in config.tasks), *weights]
         )
         talk.print(f"epoch {epoch.epoch}/{epochs}  {numbers}  {epoch.metrics['seconds']:.0f} s")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from recon import bundle
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.layout import Layout
-from recon.metrics import DEFINITIONS
 from recon.training import CHECKPOINT, load_network
 from search.confirm import picked
 from search.leaderboard import DEFINITION, confirmed, markdown_table, render_markdown

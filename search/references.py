@@ -43,11 +43,12 @@ class References:
             self._stl.setdefault((task, record.slices[task]), []).append(record)
 
     def at(self, task: str, slices: int, epoch: int | None = None, metric: str = "ssim") -> Estimate | None:
-        """The STL's metric after an epoch, without one at its end; None where there is no such STL, or not so far."""
+        """The STL's metric after an epoch, without one at its end; None where there is no such STL, or it was not
+        validated then."""
         stl = self._stl.get((task, slices), [])
-        if not stl or (epoch is not None and not 0 < epoch <= stl[0].epochs):
-            return None
-        return Estimate.of([one.history[-1 if epoch is None else epoch - 1][f"{metric}/{task}"] for one in stl])
+        found = [one.metrics if epoch is None else one.history.get(epoch) for one in stl]
+        values = [metrics[f"{metric}/{task}"] for metrics in found if metrics is not None]
+        return Estimate.of(values) if values and len(values) == len(stl) else None
 
     def gains(self, record: Record, metric: str = "ssim") -> dict[str, Estimate]:
         """A trial's metric above the STL's, for each task whose STL there is; the error is that of the STL's mean.

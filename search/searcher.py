@@ -330,18 +330,18 @@ class StudySearch(OptunaSearch):
             all(any(key in self.blocked for key in keys) for keys in stl) for stl in self._stl(point).values()
         )
 
-    def _compared(self, job: Fixed, point: Point) -> dict[str, tuple[float, ...]]:
-        """By task, the SSIM that a point's is compared with after each of its epochs."""
+    def _compared(self, job: Fixed, point: Point) -> dict[str, dict[int, float]]:
+        """By task and epoch, the SSIM that a point's is compared with."""
         keys = [key for stl in self._stl(point).values() for keys in stl for key in keys]
         references = References(self.references[key] for key in keys if key in self.references)
         found = {}
         for task in self._stl(point):
             slices = self._ledger.slices_of(job.config)[task]
-            at = [
-                references.at(task, slices, epoch if point.init == "random" else None)
-                for epoch in range(1, job.config.epochs + 1)
-            ]
-            found[task] = tuple(one.mean for one in at if one is not None)
+            at = {
+                epoch: references.at(task, slices, epoch if point.init == "random" else None)
+                for epoch in job.config.validated_epochs
+            }
+            found[task] = {epoch: one.mean for epoch, one in at.items() if one is not None}
         return found
 
     def _forget_hopeless(self) -> None:
@@ -432,7 +432,7 @@ class StudySearch(OptunaSearch):
         name: str,
         *,
         params: Parameters | None = None,
-        references: dict[str, tuple[float, ...]] | None = None,
+        references: dict[str, dict[int, float]] | None = None,
         predecessor: Record | None = None,
     ) -> Live:
         resume = predecessor.checkpoint if predecessor and predecessor.config == job.config else None
@@ -467,6 +467,7 @@ class StudySearch(OptunaSearch):
             resume=resume,
             metric=self.space_searched.objective.metric if job.stage == "search" else "ssim",
             references=references or {},
+            slices_at=(*self.space_searched.fidelity.milestones, job.config.epochs),
             device=self.runtime.device,
             threads=self.runtime.threads,
         )
@@ -477,10 +478,10 @@ class StudySearch(OptunaSearch):
         epsilon = self.space_searched.objective.epsilon
         if epsilon is None or live.job.stage != "search" or live.error is not None or not live.epochs:
             return None
-        last = self._ledger.record(live.trial).history[-1]
-        epoch = max(live.epochs)
+        record = self._ledger.record(live.trial)
         return {
-            task: values[epoch - 1] - epsilon - last[f"ssim/{task}"] for task, values in live.job.references.items()
+            task: values[record.epochs] - epsilon - record.metrics[f"ssim/{task}"]
+            for task, values in live.job.references.items()
         }
 
     def _settle(self, record: Record) -> None:

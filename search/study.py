@@ -11,8 +11,8 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 import optuna
+import pandas as pd
 import sqlalchemy.engine
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -29,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recon.config import TrainConfig
 from recon.errors import InputError
+from search.slices import unpacked
 from spaces.schema import Point, Space, stored_space
 
 Kind = Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"]
@@ -36,6 +38,7 @@ Stage = Literal["search", "baseline", "confirm"]
 
 REFERENCES = "/references"
 EPOCH = "epoch/"
+SLICES = "slices/"
 JOURNAL = "journal://"
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "9p"}
 BUSY_SECONDS = 60.0
@@ -80,9 +83,9 @@ class Record:
     """Training slices of each task that the trial sees."""
     seed: int
     config: TrainConfig
-    history: tuple[dict[str, float], ...]
-    """The metrics of each epoch, first to last, as ``recon.training`` reports them (and ``gain`` where it is the
-    objective)."""
+    history: dict[int, dict[str, float]]
+    """The metrics by epoch, ascending, as ``recon.training`` reports them (and ``gain`` where it is the objective).
+    Epochs that were not validated are not there: look one up, never count."""
     value: float | None
     """The objective at the last epoch; for a stopped trial, where it was stopped; None while running and for a failed
     one."""
@@ -107,6 +110,8 @@ class Record:
     """Why the trial was closed without finishing, such as ``interrupted``."""
     key: str
     """Names the configuration within the study: equal keys are the same work (for references, with the same seed)."""
+    packed_slices: dict[int, str] = field(repr=False)
+    """By epoch, what ``slice_metrics`` reads."""
 
     @property
     def name(self) -> str:
@@ -120,13 +125,27 @@ class Record:
 
     @property
     def epochs(self) -> int:
-        """Epochs finished."""
-        return len(self.history)
+        """The last epoch that was finished and validated; 0 before the first."""
+        return max(self.history, default=0)
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the last epoch; empty where none was finished."""
-        return self.history[-1] if self.history else {}
+        return self.history.get(self.epochs, {})
+
+    def slice_metrics(self, epoch: int | None = None) -> pd.DataFrame:
+        """The metrics of each validation slice after an epoch: columns task, slice_id, ssim, psnr (dB), nrmse.
+
+        Six significant digits, definition ``paper``; kept at rungs and at the last epoch. Without an epoch, the latest
+        that is kept.
+
+        Raises InputError where there are none.
+        """
+        kept = ", ".join(map(str, self.packed_slices)) or "none"
+        epoch = max(self.packed_slices, default=0) if epoch is None else epoch
+        if epoch not in self.packed_slices:
+            raise InputError(f"trial {self.name} has no metrics by slice at epoch {epoch}; it has those at: {kept}")
+        return unpacked(self.packed_slices[epoch])
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -225,8 +244,8 @@ def _records(study: optuna.Study) -> list[Record]:
 def record_of(trial: FrozenTrial) -> Record:
     """The typed record of an Optuna trial that carries one."""
     attrs = trial.user_attrs
-    epochs = sorted((int(name.removeprefix(EPOCH)), attrs[name]) for name in attrs if name.startswith(EPOCH))
-    last: dict[str, float] = epochs[-1][1] if epochs else {}
+    history: dict[int, dict[str, float]] = _by_epoch(attrs, EPOCH)
+    last = history[max(history)] if history else {}
 
     def count(name: str) -> int | None:
         return int(last[name]) if name in last else None
@@ -242,7 +261,7 @@ def record_of(trial: FrozenTrial) -> Record:
         slices=attrs["slices"],
         seed=attrs["seed"],
         config=TrainConfig.model_validate(attrs["config"]),
-        history=tuple(metrics for _, metrics in epochs),
+        history=history,
         value=trial.value if trial.state.is_finished() else None,
         values=dict(trial.intermediate_values),
         constraints=trial.constraints,
@@ -258,7 +277,14 @@ def record_of(trial: FrozenTrial) -> Record:
         continues=attrs.get("continues"),
         closed=attrs.get("closed"),
         key=attrs["key"],
+        packed_slices=_by_epoch(attrs, SLICES),
     )
+
+
+def _by_epoch(attributes: Mapping[str, Any], prefix: str) -> dict[int, Any]:
+    """The attributes with a prefix, by the epoch that follows it, ascending."""
+    found = {int(name.removeprefix(prefix)): attributes[name] for name in attributes if name.startswith(prefix)}
+    return dict(sorted(found.items()))
 
 
 def study_folder(name: str, runs_dir: Path) -> Path:

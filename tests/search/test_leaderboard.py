@@ -7,10 +7,11 @@ import re
 
 import pandas as pd
 import pytest
+import scipy.stats
 from rich.console import Console
 
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
-from recon.metrics import DEFINITIONS
 from search.launch import launch
 from search.leaderboard import Choice, Format, columns, confirmed, leaderboard, objects, render, rich_table, write
 from search.study import State, create_study, open_study
@@ -53,7 +54,7 @@ def test_every_trial_has_one_row_with_what_its_record_says(study, everything):
         assert (row["checkpoint"], row["node"]) == (record.checkpoint, record.node)
         assert row["ssim"] == record.metrics.get("ssim")
         for task in TASKS:
-            for name in (f"ssim/{task}", f"psnr/{task}", f"nrmse/{task}"):
+            for name in (f"ssim/{task}", f"psnr/{task}", f"nrmse/{task}", f"weight/{task}"):
                 assert row[name] == record.metrics.get(name)
 
 
@@ -83,7 +84,7 @@ def test_a_gain_is_the_metric_minus_the_mean_stl_at_the_same_epoch_or_at_its_end
             mine = [one for one in stls if one.tasks == (task,) and one.slices[task] == record.slices[task]]
             assert len({one.seed for one in mine}) == len(mine) > 1
             epoch = 4 if record.kind == "transfer" else record.epochs
-            values = pd.Series([one.history[epoch - 1][f"ssim/{task}"] for one in mine])
+            values = pd.Series([one.history[epoch][f"ssim/{task}"] for one in mine])
             expected[task] = record.metrics[f"ssim/{task}"] - values.mean(), values.sem()
         for task in TASKS:
             gain, error = row[f"gain/{task}"], row[f"gain_se/{task}"]
@@ -113,8 +114,57 @@ def test_ranked_are_finished_networks_of_all_tasks_by_the_objective(study):
     assert ranked.index.tolist() == board.index[: len(ranked)].tolist(), "those without a rank stand below"
 
 
+def test_a_rank_of_each_task_stands_beside_the_rank(study):
+    """As scipy ranks the shares of the objective, the mean of gains."""
+    for ranked in (leaderboard(study).dropna(subset="rank"), confirmed(study).dropna(subset="rank")):
+        for task in TASKS:
+            expected = scipy.stats.rankdata(-ranked[f"gain/{task}"], method="min")
+            assert ranked[f"rank/{task}"].tolist() == expected.tolist()
+        assert (ranked["rank/PDw"] != ranked["rank/PDw-FS"]).any(), "luck differs by task"
+    for board in (leaderboard(study), confirmed(study)):
+        assert board.loc[board["rank"].isna(), ["rank/PDw", "rank/PDw-FS"]].isna().all(axis=None)
+
+
+def test_z_scores_are_over_the_complete_multi_task_trials_of_the_same_n(study, everything):
+    for board in (everything, confirmed(study)):
+        ranked = board.dropna(subset="rank")
+        for count in (12, 24):
+            here = ranked[ranked["scarce_slices"] == count]
+            for task in TASKS:
+                alike = here.loc[here["kind"] == "mtl", f"ssim/{task}"].to_numpy()
+                if len(alike) < 2:
+                    assert here[f"z/{task}"].isna().all()
+                    continue
+                expected = scipy.stats.zmap(here[f"ssim/{task}"].to_numpy(), alike, ddof=1)
+                assert here[f"z/{task}"].to_numpy() == pytest.approx(expected)
+            pd.testing.assert_series_equal(here["z"], (here["z/PDw"] + here["z/PDw-FS"]) / 2, check_names=False)
+        assert board.loc[board["rank"].isna(), "z"].isna().all()
+    assert everything["z"].notna().sum() > 4
+    chosen = leaderboard(study, Choice(kind="mtl", top=3))
+    pd.testing.assert_series_equal(chosen["z"], everything.loc[chosen.index, "z"])
+
+
+def test_ranks_are_by_the_objective_whatever_orders_the_rows(study):
+    by_objective = leaderboard(study).set_index("trial")
+    for name in ("ssim/PDw-FS", "nrmse/PDw", "rank/PDw", "z"):
+        board = leaderboard(study, Choice(sort=name)).set_index("trial")
+        assert board["rank"].dropna().to_dict() == by_objective["rank"].dropna().to_dict()
+
+
+def test_weights_are_shown_where_a_weighting_moves_them(study):
+    board = leaderboard(study)
+    heads = {}
+    for weighting in ("naive", "dwa"):
+        text = render(board[board["weighting"] == weighting], Format.markdown)
+        heads[weighting] = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
+    assert [name for name in heads["dwa"] if name not in heads["naive"]] == ["weight/PDw", "weight/PDw-FS"]
+    first = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
+    assert dict(zip(heads["dwa"], first, strict=True))["weight/PDw-FS"] == "1.1"
+
+
 def test_rows_are_sorted_by_any_column_best_first(study):
-    for name, rising in (("ssim/PDw-FS", False), ("nrmse/PDw", True), ("psnr/PDw", False)):
+    rising_ones = (("nrmse/PDw", True), ("rank/PDw", True))
+    for name, rising in (("ssim/PDw-FS", False), ("psnr/PDw", False), ("z", False), *rising_ones):
         ranked = leaderboard(study, Choice(sort=name)).dropna(subset="rank")
         values = ranked[name]
         assert values.is_monotonic_increasing if rising else values.is_monotonic_decreasing
@@ -199,7 +249,9 @@ def test_the_markdown_table_reads_back(everything):
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
     ]
     assert set(rule) == {"---"}
-    assert head[:9] == ["rank", "trial", "kind", "layout", "weighting", "N", "seed", "state", "epochs"]
+    assert head[:11] == [
+        *("rank", "rank/PDw", "rank/PDw-FS", "trial", "kind", "layout", "weighting", "N", "seed", "state", "epochs")
+    ]
     for cells, row in zip(rows, objects(everything), strict=True):
         found = dict(zip(head, cells, strict=True))
         assert found["trial"] == row["trial"]
@@ -229,7 +281,7 @@ def test_a_table_for_a_terminal_shows_every_row_and_marks_losses(study):
     assert re.search(rf"\x1b\[1m\s*{best}", text)
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 200, 260])
 def test_a_narrow_terminal_gets_fewer_columns_but_whole_ones(study, width):
     board = leaderboard(study)
     out = io.StringIO()
@@ -241,7 +293,7 @@ def test_a_narrow_terminal_gets_fewer_columns_but_whole_ones(study, width):
     assert "…" not in "".join(lines[: rule + len(board) + 1])
     first = dict(zip(head, lines[rule + 1].split(), strict=True))
     assert (first["trial"], first["gain"]) == (board.iloc[0]["trial"], f"{board.iloc[0]['gain']:+.4f}")
-    assert ("for want of room without" in out.getvalue()) == (width < 200)
+    assert ("for want of room without" in out.getvalue()) == (width < 260)
 
 
 def test_the_plain_table_is_aligned(everything):

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from ray.tune.search import Searcher
 
+from recon.errors import InputError
 from recon.layout import Layout
 from search.jobs import Fixed, baselines, launched, stl_key
 from search.ledger import Ledger
 from search.searcher import FAILURES_IN_A_ROW, Runtime, StudySearch
+from search.slices import packed
 from search.study import State, create_study, open_study
-from search.trial import Job, metrics_of
+from search.trial import Job, compare, metrics_of
 from spaces.schema import Space
 from tests.search.conftest import listed, space
 
@@ -70,7 +73,7 @@ def test_a_stopped_trial_is_pruned_with_all_its_values_the_last_included(tmp_pat
     tune.report(trial_id, 2, 0.4, last=True)
     (record,) = tune.study.searched()
     assert (record.state, record.value, record.values) == (State.PRUNED, 0.4, {1: 0.3, 2: 0.4})
-    assert [metrics["ssim/PDw"] for metrics in record.history] == [0.3, 0.4]
+    assert {epoch: metrics["ssim/PDw"] for epoch, metrics in record.history.items()} == {1: 0.3, 2: 0.4}
 
 
 def test_a_finished_trial_is_complete_with_its_last_value(tmp_path):
@@ -247,7 +250,7 @@ def test_a_trial_that_is_judged_by_its_gain_waits_for_its_stl_and_gets_its_value
     tune.whole(ids[24], 0.6)
     trial_id, job = tune.next()
     assert job.config.slices == {"PDw-FS": 24}
-    assert job.references == {"PDw": (0.8,) * 4, "PDw-FS": (0.6,) * 4}
+    assert job.references == {"PDw": dict.fromkeys(range(1, 5), 0.8), "PDw-FS": dict.fromkeys(range(1, 5), 0.6)}
     tune.whole(trial_id, 0.7)
     record = tune.study.searched()[0]
     assert record.constraints == pytest.approx({"PDw": 0.8 - 0.05 - 0.7, "PDw-FS": 0.6 - 0.05 - 0.7})
@@ -357,7 +360,8 @@ def test_a_trial_is_compared_with_the_mean_stl_over_seeds_at_the_best_hyperparam
     assert job.stage == "search"
     epochs = [total] * 3 if init == "joint" else [1, 2, 3]
     for task in wanted.tasks:
-        assert job.references[task] == pytest.approx([0.75 + 0.01 * epoch for epoch in epochs])
+        assert list(job.references[task]) == [1, 2, 3]
+        assert list(job.references[task].values()) == pytest.approx([0.75 + 0.01 * epoch for epoch in epochs])
 
 
 def test_a_combination_of_which_a_seed_failed_does_not_count(tmp_path):
@@ -370,8 +374,8 @@ def test_a_combination_of_which_a_seed_failed_does_not_count(tmp_path):
         for epoch in range(1, 5):
             tune.report(trial_id, epoch, stl_value(job, epoch), last=epoch == 4)
     job = tune.next()[1]
-    assert job.references["PDw"][-1] == pytest.approx(0.65 + 0.04)
-    assert job.references["PDw-FS"][-1] == pytest.approx(0.75 + 0.04)
+    assert job.references["PDw"][4] == pytest.approx(0.65 + 0.04)
+    assert job.references["PDw-FS"][4] == pytest.approx(0.75 + 0.04)
 
 
 def test_trials_whose_stl_failed_are_left_out_and_the_others_run(tmp_path):
@@ -419,6 +423,46 @@ def test_orphans_are_closed_and_continued_from_their_checkpoint_with_their_epoch
     assert third.next()[1].config.network.layout == "I2Y2", "what was continued once is not continued again"
     assert third.next()[1].resume is None
     assert "I2V2" not in [live.job.config.network.layout for live in third.search.live.values()]
+
+
+def test_what_a_continued_trial_takes_over_has_gaps_where_epochs_were_not_validated(tmp_path):
+    wanted = space(fidelity={"epochs": 6, "rungs": [2, 4], "validate_after": "rungs"})
+    tune = Tune(tmp_path, wanted)
+    trial_id, job = tune.next()
+    assert (job.config.validate_at, job.slices_at) == ((2, 4, 6), (2, 4, 6))
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    kept = {"slice_id": [3, 5], "ssim": [0.1234567, 0.2], "psnr": [30.0, 31.0], "nrmse": [0.5, 0.25]}
+    for epoch in (2, 4):
+        tune.report(trial_id, epoch, epoch / 10, slices=packed({"PDw": {**kept, "psnr": [30.0, epoch]}}))
+        if epoch == 2:
+            tune.search.note_checkpoint(trial_id, str(checkpoint))
+
+    again = Tune(tmp_path, wanted)
+    trial_id, _ = again.next()
+    record = again.study.searched()[1]
+    assert (record.continues, record.epochs, record.values) == (0, 2, {2: 0.2})
+    assert list(record.history) == [2]
+    for epoch in (4, 6):
+        again.report(trial_id, epoch, 0.4, last=epoch == 6)
+    record = again.study.searched()[1]
+    assert (record.state, record.epochs, list(record.history)) == (State.COMPLETE, 6, [2, 4, 6])
+    assert record.metrics == record.history[6]
+    expected = pd.DataFrame({"task": "PDw", **kept, "ssim": [0.123457, 0.2], "psnr": [30.0, 2.0]})
+    pd.testing.assert_frame_equal(record.slice_metrics(2), expected)
+    pd.testing.assert_frame_equal(record.slice_metrics(), expected)
+    with pytest.raises(InputError, match="trial 1 has no metrics by slice at epoch 6; it has those at: 2"):
+        record.slice_metrics(6)
+
+
+def test_an_epoch_that_the_stl_was_not_validated_after_has_no_gain():
+    metrics = {"ssim": 0.7, "ssim/PDw": 0.8, "ssim/PDw-FS": 0.6}
+    references = {"PDw": {2: 0.75, 6: 0.8}, "PDw-FS": {2: 0.6, 4: 0.7}}
+    found = compare(metrics, 2, references)
+    assert (found["gain/PDw"], found["gain/PDw-FS"], found["gain"]) == pytest.approx((0.05, 0.0, 0.025))
+    with pytest.raises(InputError, match=r"the STL of PDw was not validated after epoch 4, .* but after 2, 6"):
+        compare(metrics, 4, references)
+    assert compare(metrics, 4, {}) == metrics
 
 
 def test_an_orphan_without_a_checkpoint_begins_anew(tmp_path):

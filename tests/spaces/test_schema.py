@@ -308,7 +308,7 @@ def test_a_training_is_validated_after_every_epoch_or_after_rungs_and_the_last(f
     space = parse_space(changed(fidelity=fidelity, start={"init": "random"}))
     config = space.train_config(next(iter(space.known())))
     assert config.validate_at == space.reference_config("stl", "PDw").validate_at == validate_at
-    assert [epoch for epoch in range(1, config.epochs + 1) if config.validates(epoch)] == validated
+    assert list(config.validated_epochs) == validated
 
 
 @pytest.mark.parametrize(("chosen", "sentence"), [((3, 6), "names epoch 6, where .* 1 to 5"), ((3, 2), "ascends")])
@@ -318,7 +318,7 @@ def test_epochs_that_are_validated_fit_the_training(chosen, sentence):
 
 
 def test_the_last_epoch_is_validated_always():
-    assert TrainConfig(tasks=("PDw",), epochs=5, validate_at=(2,)).validates(5)
+    assert TrainConfig(tasks=("PDw",), epochs=5, validate_at=(2,)).validated_epochs == (2, 5)
 
 
 def test_points_encode_decode_and_are_named():
