@@ -437,7 +437,8 @@ def leaderboard(
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Running, stopped and failed trials too.")] = False,
     kind: Annotated[
-        Literal["mtl", "stl", "stl-steps", "joint-stl", "transfer"] | None, typer.Option(help="Only these.")
+        Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"] | None,
+        typer.Option(help="Only these."),
     ] = None,
     stage: Annotated[Literal["search", "baseline", "confirm"] | None, typer.Option(help="Only these.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Only this weighting.")] = None,

@@ -13,7 +13,7 @@ import fnmatch
 import json
 import math
 import sys
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +30,7 @@ from rich.text import Text
 from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.files import replace_file
+from search.references import References
 from search.study import OpenStudy, Record, State
 
 DEFINITION = "paper"
@@ -52,7 +53,7 @@ class Choice:
 
     Attributes:
         everything: also running, stopped and failed trials; else finished ones.
-        kind: keep those of this kind: mtl, stl, stl-steps, joint-stl, transfer.
+        kind: keep those of this kind: mtl, joint, stl, stl-steps, joint-stl, joint-tuned, transfer.
         stage: keep those of this stage: search, baseline, confirm.
         weighting: keep those with this weighting.
         layout: keep layouts that this glob matches, such as ``I2*``.
@@ -76,10 +77,11 @@ def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """The table, a row a trial.
 
     Columns: ``rank, rank/<task>…, trial, kind, stage, layout, weighting, init, scarce_slices, seed, state, epochs,
-    ssim, ssim/<task>…, gain, gain/<task>…, z, z/<task>…, psnr/<task>…, nrmse/<task>…, weight/<task>…, gpu_seconds,
-    seconds, parameters, peak_memory_bytes, node, checkpoint, error``. Metrics are of the validation split at the
-    trial's last epoch, ``weight`` is what the task's loss was multiplied by there. A gain is that metric minus the
-    matched STL's (same N, seed and epoch).
+    ssim, ssim/<task>…, gain, gain_se, gain/<task>, gain_se/<task>…, z, z/<task>…, psnr/<task>…, nrmse/<task>…,
+    weight/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node, checkpoint, error``. Metrics are of the
+    validation split at the trial's last epoch, ``weight`` is what the task's loss was multiplied by there. A gain is
+    the SSIM minus the mean over seeds of the STL at that N (``search.references``); ``gain_se`` is the standard error
+    of that mean alone.
 
     ``rank`` goes by the study's objective among the rows that the choice keeps, ``rank/<task>`` by that task's share of
     it (``ssim/<task>`` or ``gain/<task>``); rows that are equal in a task share the better rank. ``z/<task>`` is the
@@ -91,8 +93,8 @@ def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     choice = choice or Choice()
     records = study.records()
     tasks = study.space.tasks
-    baselines = Baselines(records)
-    rows = [row_of(record, tasks, baselines) for record in records]
+    references = References(records)
+    rows = [row_of(record, tasks, references) for record in records]
     frame = pd.DataFrame(rows, columns=columns(tasks)).astype(
         {"rank": "Int64", "scarce_slices": "Int64", "parameters": "Int64", "peak_memory_bytes": "Int64"}
     )
@@ -108,9 +110,11 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """Confirmed configurations and baselines over their seeds, a row each: means, standard errors, number of seeds.
 
     Columns: ``rank, rank/<task>…, kind, layout, weighting, init, scarce_slices, seeds, ssim, ssim_se, ssim/<task>,
-    ssim_se/<task>…, gain, gain_se, gain/<task>, gain_se/<task>…, z, z/<task>…, trials``. Gains are above the STL of the
-    same seed. Ranked are configurations that reconstruct every task, by the study's objective; rows with fewer seeds
-    than the most stand below, unranked. Ranks and z are as in ``leaderboard``, of the means over seeds.
+    ssim_se/<task>…, gain, gain_se, gain/<task>, gain_se/<task>…, z, z/<task>…, trials``. Gains are above the mean over
+    seeds of the STL at that N, and their errors are those of the two means combined. Of baselines, all seeds count, and
+    the hyperparameters that are best. Ranked are configurations that reconstruct every task, by the study's objective;
+    rows with fewer seeds than the most of a multi-task configuration stand below, unranked. Ranks and z are as in
+    ``leaderboard``, of the means over seeds.
 
     Raises InputError where nothing is confirmed yet, or for a column or value that no confirmed trial has.
     """
@@ -121,10 +125,10 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     if not records:
         raise InputError(f"study {study.name!r} has no confirmed trial yet; run splitpoint confirm {study.name}")
     tasks = study.space.tasks
-    baselines = Baselines(records)
-    rows = pd.DataFrame([row_of(record, tasks, baselines) for record in records])
-    # What a seed leaves of a key: the layout and weighting alone do not tell hyperparameters or the start apart.
-    rows["configuration"] = [record.key.rsplit("/seed=", 1)[0] for record in records]
+    references = References(records)
+    rows = pd.DataFrame([row_of(record, tasks, references) for record in records])
+    # The layout and weighting alone do not tell hyperparameters or the start apart.
+    rows["configuration"] = [record.configuration for record in records]
     values = ["ssim", *(f"ssim/{task}" for task in tasks), "gain", *(f"gain/{task}" for task in tasks)]
     lines = []
     for _, group in rows.groupby("configuration", sort=False):
@@ -133,35 +137,16 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
         line: dict[str, Any] = {name: first[name] for name in names} | {"seeds": len(group)}
         for value in values:
             line[value] = group[value].mean(skipna=False)
-            line[value.replace("ssim", "ssim_se").replace("gain", "gain_se")] = group[value].sem(skipna=False)
+            error: Any = group[value].sem(skipna=False)
+            if value.startswith("gain"):  # all seeds are compared with the same mean, which has an error too
+                error = math.hypot(error, group[_error_of(value)].mean(skipna=False))
+            line[_error_of(value)] = error
         lines.append(line | dict.fromkeys(_z(tasks), np.nan) | {"trials": " ".join(group["trial"])})
     frame = pd.DataFrame(lines, columns=[*_ranks(tasks), *lines[0]]).astype({"scarce_slices": "Int64"})
-    finished = frame["seeds"] == frame["seeds"].max()
+    finished = frame["seeds"] >= frame.loc[frame["kind"] == "mtl", "seeds"].max()
     _add_z(frame, tasks, finished)
     frame = _only(frame, choice, ("kind", "weighting", "scarce_slices"))
     return _ordered(frame, tasks, choice, study.space.objective.metric, finished.loc[frame.index])
-
-
-class Baselines:
-    """Looks up the matched STL of a trial's task: same number of slices, same seed, finished."""
-
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._stl = {
-            (task, record.slices[task], record.seed): record
-            for record in records
-            if record.kind == "stl" and record.state is State.COMPLETE
-            for task in record.tasks
-        }
-
-    def gains(self, record: Record, metric: str = "ssim") -> dict[str, float]:
-        """The trial's metric minus its STL's at the same epoch, for each task whose STL was validated there."""
-        gains = {}
-        for task in record.tasks:
-            stl = self._stl.get((task, record.slices[task], record.seed))
-            name = f"{metric}/{task}"
-            if stl is not None and record.epochs in stl.history and name in record.metrics:
-                gains[task] = record.metrics[name] - stl.history[record.epochs][name]
-        return gains
 
 
 def columns(tasks: tuple[str, ...]) -> list[str]:
@@ -170,7 +155,7 @@ def columns(tasks: tuple[str, ...]) -> list[str]:
         *_ranks(tasks),
         *("trial", "kind", "stage", "layout", "weighting", "init", "scarce_slices", "seed", "state", "epochs"),
         *("ssim", *(f"ssim/{task}" for task in tasks)),
-        *("gain", *(f"gain/{task}" for task in tasks)),
+        *("gain", "gain_se", *(f"{name}/{task}" for task in tasks for name in ("gain", "gain_se"))),
         *_z(tasks),
         *(f"{name}/{task}" for name in ("psnr", "nrmse", "weight") for task in tasks),
         *("gpu_seconds", "seconds", "parameters", "peak_memory_bytes", "node", "checkpoint", "error"),
@@ -185,9 +170,14 @@ def _z(tasks: tuple[str, ...]) -> list[str]:
     return ["z", *(f"z/{task}" for task in tasks)]
 
 
-def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict[str, Any]:
+def _error_of(name: str) -> str:
+    """The column of a metric's standard error."""
+    return name.replace("ssim", "ssim_se").replace("gain", "gain_se")
+
+
+def row_of(record: Record, tasks: tuple[str, ...], references: References) -> dict[str, Any]:
     """One trial as a row; what it does not have is missing."""
-    gains = baselines.gains(record)
+    gains, mean_gain = references.gains(record), references.gain(record)
     metrics = record.metrics
     return {
         "trial": record.name,
@@ -201,8 +191,10 @@ def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict
         "state": str(record.state),
         "epochs": record.epochs,
         "ssim": metrics.get("ssim", np.nan),
-        "gain": float(np.mean(list(gains.values()))) if len(gains) == len(record.tasks) else np.nan,
-        **{f"gain/{task}": gains.get(task, np.nan) for task in tasks},
+        "gain": mean_gain.mean if mean_gain else np.nan,
+        "gain_se": mean_gain.error if mean_gain else np.nan,
+        **{f"gain/{task}": gains[task].mean if task in gains else np.nan for task in tasks},
+        **{f"gain_se/{task}": gains[task].error if task in gains else np.nan for task in tasks},
         **{
             f"{name}/{task}": metrics.get(f"{name}/{task}", np.nan)
             for name in ("ssim", "psnr", "nrmse", "weight")
@@ -354,8 +346,10 @@ MOVING = ("dwa", "uncertainty")
 def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the columns that people compare, as text; a mean stands with its standard error."""
     metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
-    # Where every network starts at random, nobody asks.
-    spared = {"init"} if "init" in frame.columns and not frame["init"].eq("transfer").any() else set()
+    # Where all networks start alike, nobody asks.
+    spared = {"init"} if "init" in frame.columns and frame["init"].nunique() < 2 else set()
+    # The error of the STL's mean alone is not a trial's; a mean over seeds has one of its own.
+    errors = "ssim_se" in frame.columns
     # Ranks of each task beside the rank; weights where a weighting moves them.
     ranks = [name for name in frame.columns if name.startswith("rank/")]
     moved = "weighting" in frame.columns and frame["weighting"].isin(MOVING).any()
@@ -369,7 +363,7 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             return "–"
         if name in metrics:
             number = f"{value:+.4f}" if name.startswith("gain") else f"{value:.4f}"
-            error = row.get(name.replace("ssim", "ssim_se").replace("gain", "gain_se"))
+            error = row.get(_error_of(name)) if errors else None
             return number if error is None or pd.isna(error) else f"{number} ± {error:.4f}"
         form = {"z": "+.2f", "weight": ".3g", "seconds": ".0f"}.get(name.split("/")[0])
         return str(value) if form is None else format(value, form)
@@ -437,6 +431,6 @@ def caption(names: Sequence[str]) -> str:
     """What the numbers in columns of these titles are."""
     z = "z: mean over tasks of ssim's distance from the multi-task trials' mean at that N, in standard deviations. "
     return (
-        "validation, last epoch; gain: ssim minus the matched STL's. "
+        "validation, last epoch; gain: ssim minus the mean of the STL at that N. "
         f"{z if 'z' in names else ''}Definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]}"
     )

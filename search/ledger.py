@@ -86,7 +86,7 @@ class Ledger:
             "layout": config.network.layout,
             "weighting": weighting,
             "scarce_slices": scarce_slices,
-            "slices": {task: config.slices.get(task, self._slices[task]) for task in config.tasks},
+            "slices": self.slices_of(config),
             "seed": config.seed,
             "data_hash": self._data_hash,
             "code_version": self._code_version,
@@ -106,6 +106,10 @@ class Ledger:
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
         return epochs
+
+    def slices_of(self, config: TrainConfig) -> dict[str, int]:
+        """Training slices of each task that a training sees."""
+        return {task: config.slices.get(task, self._slices[task]) for task in config.tasks}
 
     def epoch(self, live: Live, result: Mapping[str, Any]) -> None:
         """Write an epoch's metrics and value, once, and its metrics by slice where they came.

@@ -119,12 +119,9 @@ class Display:
         last = search.space_searched.fidelity.epochs
         ended = max(search.finished, 1)
         mean = min(last, search.epochs_searched / ended) if search.finished else last
-        running = sum(last - max(live.epochs, default=0) for live in search.live.values())
+        running = sum(live.job.config.epochs - max(live.epochs, default=0) for live in search.live.values())
         started = search.finished + sum(live.job.stage == "search" for live in search.live.values())
-        waiting_fixed = (
-            search.fixed_total - self._fixed_done - sum(live.job.stage != "search" for live in search.live.values())
-        )
-        epochs = running + max(0, search.budget - started) * mean + max(0, waiting_fixed) * last
+        epochs = running + max(0, search.budget - started) * mean + search.fixed_epochs
         if self._first is None or self._epochs < 2:
             return f"  {_clock(used)}"
         pace = (time.monotonic() - self._first) / self._epochs
@@ -134,7 +131,7 @@ class Display:
 def describe(record: Record) -> str:
     """A trial in a few words: number, what it is, its N."""
     what = f"{record.layout} {record.weighting}" if record.kind == "mtl" else f"{record.kind} {'+'.join(record.tasks)}"
-    what += " from transfer" if record.point and record.point.init == "transfer" else ""
+    what += f" from {record.point.init}" if record.point and record.point.init != "random" else ""
     count = "" if record.scarce_slices is None else f" N={record.scarce_slices}"
     seed = f" seed {record.seed}" if record.stage == "confirm" else ""
     return f"trial {record.name} {what}{count}{seed}"

@@ -11,11 +11,12 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import optuna
@@ -30,9 +31,9 @@ from optuna.trial import FrozenTrial, TrialState
 from recon.config import TrainConfig
 from recon.errors import InputError
 from search.slices import unpacked
-from spaces.schema import Point, Space
+from spaces.schema import Point, Space, stored_space
 
-Kind = Literal["mtl", "stl", "stl-steps", "joint-stl", "transfer"]
+Kind = Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"]
 Stage = Literal["search", "baseline", "confirm"]
 
 REFERENCES = "/references"
@@ -77,7 +78,7 @@ class Record:
     weighting: str | None
     """None for networks of one task, which have nothing to weight."""
     scarce_slices: int | None
-    """N: training slices of the scarce task; None where the study has no scarce task or the trial does not see it."""
+    """N: training slices of the scarce task that the trial, or what it starts from, sees; else None."""
     slices: dict[str, int]
     """Training slices of each task that the trial sees."""
     seed: int
@@ -118,6 +119,11 @@ class Record:
         return f"{self.number}" if self.stage == "search" else f"r{self.number}"
 
     @property
+    def configuration(self) -> str:
+        """The key without its seed: what a mean over seeds is of."""
+        return self.key.rsplit("/seed=", 1)[0]
+
+    @property
     def epochs(self) -> int:
         """The last epoch that was finished and validated; 0 before the first."""
         return max(self.history, default=0)
@@ -154,7 +160,7 @@ class Record:
     @property
     def point(self) -> Point | None:
         """The point of the space that a multi-task trial stands for; None for baselines."""
-        return Point.parse(self.key.rsplit("/seed=", 1)[0].removeprefix("mtl/")) if self.kind == "mtl" else None
+        return Point.parse(self.configuration.removeprefix("mtl/")) if self.kind == "mtl" else None
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ class OpenStudy:
     @property
     def space(self) -> Space:
         """The space that is searched, as it was launched last."""
-        return Space.model_validate(self.attributes["space"])
+        return stored_space(self.attributes["space"])
 
     @property
     def data(self) -> Path:
@@ -205,27 +211,28 @@ class OpenStudy:
         return _records(self.references)
 
     def over_seeds(self) -> list[Record]:
-        """What means over seeds are made of: complete confirmations and grid trainings, and the baselines beside them.
-
-        A grid that was added to a searched study shares the search's baselines, where they have one of its seeds.
-        """
+        """What means over seeds are made of: complete confirmations and grid trainings, and the baselines that count at
+        all their seeds."""
         complete = [one for one in self.referenced() if one.state is State.COMPLETE]
-        seeds = {one.seed for one in complete if one.stage == "confirm"}
-        return [one for one in complete if one.seed in seeds]
+        if not any(one.stage == "confirm" for one in complete):
+            return []
+        return counting(complete)
 
-    def reference(self, record: Record) -> dict[str, Record]:
-        """The matched STL of each task of a record, where it is complete: same N, and same seed where one was run.
 
-        A searched trial and its baselines share the space's seed; a confirmation is matched by its own.
-        """
-        found = {}
-        for other in self.referenced():
-            if other.kind != "stl" or other.state is not State.COMPLETE or other.seed != record.seed:
-                continue
-            (task,) = other.tasks
-            if task in record.slices and other.slices[task] == record.slices[task]:
-                found[task] = other
-        return found
+def counting(complete: Iterable[Record]) -> list[Record]:
+    """Leave out the baselines at hyperparameters that do not count.
+
+    Of the combinations that a kind was trained at, for a task and an N, the one that counts has the best mean
+    validation SSIM over its seeds, among those with the most seeds.
+    """
+    complete = list(complete)
+    found: dict[Any, dict[str, list[float]]] = {}
+    for one in complete:
+        if one.kind != "mtl":
+            group = found.setdefault((one.kind, one.tasks, one.scarce_slices), {})
+            group.setdefault(one.configuration, []).append(one.metrics["ssim"])
+    best = {max(group, key=lambda name: (len(group[name]), fmean(group[name]))) for group in found.values()}
+    return [one for one in complete if one.kind == "mtl" or one.configuration in best]
 
 
 def _records(study: optuna.Study) -> list[Record]:

@@ -76,7 +76,7 @@ class Job(Config):
     """Checkpoint of an interrupted predecessor."""
     metric: Literal["ssim", "gain"] = "ssim"
     references: dict[str, dict[int, float]] = {}  # noqa: RUF012
-    """SSIM by epoch of each task's matched STL, where trials are compared with it."""
+    """By task and epoch, the SSIM that the trial's is compared with: that of the STL, a mean over seeds."""
     slices_at: tuple[int, ...] = ()
     """Epochs whose metrics are kept slice by slice."""
     device: str = "cpu"

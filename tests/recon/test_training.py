@@ -15,7 +15,7 @@ from recon.errors import InputError
 from recon.evaluation import validate
 from recon.training import TrainingError, choose_device, complex_l1, load_checkpoint, load_network, train
 from recon.unrolled import UnrolledNetwork
-from tests.recon.networks import Bomb, small
+from tests.recon.networks import Bomb, a_batch, output, small
 
 
 def assert_same_weights(one, other):
@@ -122,6 +122,54 @@ def test_transfer_starts_from_the_other_tasks_weights(prepared, tmp_path):
     tuned = train(scarce, data, init=tmp_path / "source")
     for a, b in zip(source.parameters(), tuned.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        ({"consistency": "image"}, "k-space consistency .* where .* image consistency"),
+        ({"sense_steps": 3}, "the weights are those of 3 blocks with .* where 3 blocks after 3 SENSE steps"),
+        ({"zero_init": False}, "zeroed U-Nets .* where .* fastMRI's U-Nets"),
+        ({"padding": "least"}, "and 1 poolings for .* where .* padded least"),
+        ({"channels": 4}, "2 channels .* where .* 4 channels"),
+        ({"layout": "IYVV"}, "3 blocks .* where 4 blocks"),
+    ],
+)
+def test_weights_of_another_network_are_refused_in_a_sentence(prepared, once, network, sentence):
+    other = NetworkConfig.model_validate({**small().network.model_dump(), **network})
+    with pytest.raises(InputError, match=sentence) as caught:
+        train(small(epochs=1, network=other.model_dump()), PreparedData(prepared), init=once)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("layout", "number"), [("I3", 2), ("IYI", 3), ("IIV", 2), ("IYY", 3)])
+def test_weights_of_each_tasks_own_do_not_go_into_a_shared_block(prepared, once, layout, number):
+    """``once`` is IYV."""
+    network = small().network.model_copy(update={"layout": layout})
+    with pytest.raises(
+        InputError, match=rf"has layout IYV: its block {number} holds weights of each task's own, which"
+    ):
+        train(small(epochs=1, network=network.model_dump()), PreparedData(prepared), init=once)
+
+
+@pytest.mark.parametrize("layout", ["IYV", "YYV", "V3"])
+def test_a_network_goes_on_from_one_whose_blocks_were_shared_there(prepared, once, layout):
+    network = small().network.model_copy(update={"layout": layout})
+    config = small(epochs=1, network=network.model_dump(), learning_rate=1e-12, schedule="constant")
+    goes_on = train(config, PreparedData(prepared), init=once)
+    source, _ = load_network(once)
+    batch = a_batch(PreparedData(prepared), "PDw-FS")
+    torch.testing.assert_close(output(goes_on, batch), output(source, batch), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["PDw", "PDw-FS"])
+def test_one_task_goes_on_from_its_own_path_of_a_network_of_several(prepared, once, task):
+    single = small().network.model_copy(update={"layout": "I3"}).model_dump()
+    config = small(tasks=(task,), slices={}, epochs=1, network=single, learning_rate=1e-12, schedule="constant")
+    tuned = train(config, PreparedData(prepared), init=once)
+    source, _ = load_network(once)
+    batch = a_batch(PreparedData(prepared), task)
+    torch.testing.assert_close(output(tuned, batch), output(source, batch), rtol=0, atol=1e-5)
 
 
 def test_a_checkpoint_holds_the_network_that_was_reported(prepared, tmp_path):

@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from recon.errors import InputError
 from recon.layout import Layout
-from search.jobs import Fixed, baselines, stl_key
+from search.jobs import Fixed, baselines, launched, stl_key
 from search.ledger import Ledger
 from search.searcher import FAILURES_IN_A_ROW, Runtime, StudySearch
 from search.slices import packed
@@ -235,9 +235,8 @@ def test_what_needs_a_failed_job_does_not_run(tmp_path):
 def gain_space(**changes: Any) -> Space:
     scarce = {"task": "PDw-FS", "slices": [12, 24]}
     objective = {"metric": "gain", "epsilon": 0.05}
-    return listed(
-        "I4", "V4", scarce=scarce, objective=objective, baselines={"kinds": ["stl"]}, **{"trials": 4, **changes}
-    )
+    given = {"scarce": scarce, "objective": objective, "baselines": {"kinds": ["stl"]}, "trials": 4}
+    return listed("I4", "V4", **{**given, **changes})
 
 
 def test_a_trial_that_is_judged_by_its_gain_waits_for_its_stl_and_gets_its_values(tmp_path):
@@ -256,6 +255,127 @@ def test_a_trial_that_is_judged_by_its_gain_waits_for_its_stl_and_gets_its_value
     record = tune.study.searched()[0]
     assert record.constraints == pytest.approx({"PDw": 0.8 - 0.05 - 0.7, "PDw-FS": 0.6 - 0.05 - 0.7})
     assert not record.feasible
+
+
+WARM = {"start": {"init": "joint", "epochs": 2, "learning_rate": 1e-4}, "fidelity": {"epochs": 3, "rungs": []}}
+
+
+def ended(tune: Tune, trial_id: str, value: float = 0.5) -> str:
+    """Run a trial to its end; the checkpoint that it leaves."""
+    path = f"/somewhere/{trial_id}"
+    tune.report(trial_id, 1, value)
+    tune.search.note_checkpoint(trial_id, path)
+    tune.whole(trial_id, value)
+    return path
+
+
+def test_trials_wait_for_the_joint_network_and_start_from_its_checkpoint(tmp_path):
+    wanted = space(**WARM, baselines={"kinds": ["stl", "joint-tuned"]})
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    first, joint = tune.next()
+    assert (joint.config, joint.init) == (wanted.joint_config(12), None)
+    for _ in range(2):
+        assert len(tune.next()[1].config.tasks) == 1
+    assert tune.next()[1] is None
+    path = ended(tune, first)
+    tuned = [tune.next()[1] for _ in range(2)]
+    assert [(job.config.tasks, job.init, job.config.epochs) for job in tuned] == [
+        (("PDw",), path, 3),
+        (("PDw-FS",), path, 3),
+    ]
+    trial_id, job = tune.next()
+    assert (job.stage, job.init, job.config.epochs, job.config.learning_rate) == ("search", path, 3, 1e-4)
+    tune.whole(trial_id)
+    (record,) = [one for one in tune.study.searched() if one.state is State.COMPLETE]
+    assert record.point.init == "joint"
+    assert record.key == "mtl/I2V2/naive/n=12/init=joint/seed=0"
+
+
+def test_an_interrupted_joint_network_goes_on_and_trials_wait_for_it(tmp_path):
+    wanted = space(**WARM, baselines={"kinds": []})
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    trial_id, _ = tune.next()
+    tune.report(trial_id, 1)
+    tune.search.note_checkpoint(trial_id, str(checkpoint))
+
+    again = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    trial_id, job = again.next()
+    assert (job.config, job.resume, job.init) == (wanted.joint_config(12), str(checkpoint), None)
+    assert again.next()[1] is None
+    again.report(trial_id, 2)
+    again.search.note_checkpoint(trial_id, "/somewhere/whole")
+    again.report(trial_id, 2, last=True)
+    assert again.next()[1].init == "/somewhere/whole"
+
+    third = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    assert third.next()[1].init == "/somewhere/whole", "it is not trained twice"
+
+
+def test_where_the_joint_network_failed_nothing_starts_from_it(tmp_path):
+    wanted = space(**WARM, baselines={"kinds": ["joint-tuned"]})
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    trial_id, _ = tune.next()
+    tune.report(trial_id, 1, math.nan, last=True)
+    assert tune.next()[1] == Searcher.FINISHED
+    assert set(tune.search.blocked) == {
+        "joint/n=12/seed=0",
+        "joint-tuned/PDw/n=12/seed=0",
+        "joint-tuned/PDw-FS/n=12/seed=0",
+    }
+    assert not [one for one in tune.study.searched() if one.values]
+
+
+def seeded_stl(tmp_path: Path, **changes: Any) -> tuple[Tune, Space, dict[str, str]]:
+    """A search by gain over two seeds of STL whose values are .7 and .6 at two learning rates, .1 above that of seed 0
+    in seed 1; the trials by key."""
+    given = {"kinds": ["stl"], "seeds": 2, "hyperparameters": {"learning_rate": [1e-3, 3e-3]}}
+    wanted = gain_space(baselines=given, scarce={"task": "PDw-FS", "slices": [12]}, trials=2, **changes)
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    ids = {}
+    for _ in range(8 + (wanted.start.init == "joint")):
+        trial_id, _ = tune.next()
+        ids[tune.search.live[trial_id].key] = trial_id
+    return tune, wanted, ids
+
+
+def stl_value(job: Job, epoch: int) -> float:
+    return {1e-3: 0.7, 3e-3: 0.6}[job.config.learning_rate] + 0.1 * job.config.seed + 0.01 * epoch
+
+
+@pytest.mark.parametrize("init", ["joint", "random"])
+def test_a_trial_is_compared_with_the_mean_stl_over_seeds_at_the_best_hyperparameters(tmp_path, init):
+    more = {**WARM, "start": {**WARM["start"], "init": init}}
+    tune, wanted, ids = seeded_stl(tmp_path, **more)
+    total = wanted.total_epochs
+    assert total == (5 if init == "joint" else 3)
+    for key, trial_id in ids.items():
+        assert tune.next()[1] is None, f"it waits for {key}"
+        job = tune.search.live[trial_id].job
+        for epoch in range(1, job.config.epochs + 1):
+            value = 0.5 if key.startswith("joint") else stl_value(job, epoch)
+            tune.report(trial_id, epoch, value, last=epoch == job.config.epochs)
+    job = tune.next()[1]
+    assert job.stage == "search"
+    epochs = [total] * 3 if init == "joint" else [1, 2, 3]
+    for task in wanted.tasks:
+        assert list(job.references[task]) == [1, 2, 3]
+        assert list(job.references[task].values()) == pytest.approx([0.75 + 0.01 * epoch for epoch in epochs])
+
+
+def test_a_combination_of_which_a_seed_failed_does_not_count(tmp_path):
+    tune, _, ids = seeded_stl(tmp_path, start={"init": "random"})
+    for key, trial_id in ids.items():
+        job = tune.search.live[trial_id].job
+        if key == "stl/PDw/learning_rate=0.001/seed=1":
+            tune.report(trial_id, 1, math.nan, last=True)
+            continue
+        for epoch in range(1, 5):
+            tune.report(trial_id, epoch, stl_value(job, epoch), last=epoch == 4)
+    job = tune.next()[1]
+    assert job.references["PDw"][4] == pytest.approx(0.65 + 0.04)
+    assert job.references["PDw-FS"][4] == pytest.approx(0.75 + 0.04)
 
 
 def test_trials_whose_stl_failed_are_left_out_and_the_others_run(tmp_path):
