@@ -35,7 +35,7 @@ from search.schedule import Rungs, SuccessiveHalving
 from search.searcher import Runtime, StudySearch
 from search.study import OpenStudy, Record, State, code_version, create_study, quiet, shown
 from search.trial import ERROR, OBJECTIVE, Trainer, run_trial, train_on_prepared, trainer_path
-from spaces.schema import Space
+from spaces.schema import Space, stored_space
 
 TRIALS_FOLDER = "trials"
 BEAT_SECONDS = 20.0
@@ -171,7 +171,7 @@ def agree(study: OpenStudy, space: Space, facts: DataFacts) -> None:
     stored = study.attributes
     where = f"study {study.name!r} in {shown(study.url)}"
     if "space" in stored:
-        difference = Space.model_validate(stored["space"]).difference(space)
+        difference = stored_space(stored["space"]).difference(space)
         if difference is not None:
             raise InputError(f"{where} was made with another space: {difference}; choose another --study")
     if stored.get("data_hash", facts.hash) != facts.hash:

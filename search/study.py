@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recon.config import TrainConfig
 from recon.errors import InputError
-from spaces.schema import Point, Space
+from spaces.schema import Point, Space, stored_space
 
 Kind = Literal["mtl", "stl", "stl-steps", "joint-stl", "transfer"]
 Stage = Literal["search", "baseline", "confirm"]
@@ -166,7 +166,7 @@ class OpenStudy:
     @property
     def space(self) -> Space:
         """The space that is searched, as it was launched last."""
-        return Space.model_validate(self.attributes["space"])
+        return stored_space(self.attributes["space"])
 
     @property
     def data(self) -> Path:

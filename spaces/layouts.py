@@ -66,19 +66,19 @@ class Costs:
 def costs(network: NetworkConfig, tasks: tuple[str, ...]) -> Costs:
     """Count parameters by kind, from real networks of one and two blocks (on torch's meta device: nothing is
     allocated)."""
-    return _costs(network.channels, network.pools, tasks)
+    return _costs(network.model_copy(update={"layout": "I"}), tasks)
 
 
-@lru_cache(maxsize=16)
-def _costs(channels: int, pools: int, tasks: tuple[str, ...]) -> Costs:
+@lru_cache(maxsize=64)
+def _costs(network: NetworkConfig, tasks: tuple[str, ...]) -> Costs:
     import torch
 
     from recon.unrolled import UnrolledNetwork
 
     def count(layout: str) -> int:
         with torch.device("meta"):
-            network = UnrolledNetwork(NetworkConfig(layout=layout, channels=channels, pools=pools), tasks)
-        return sum(parameter.numel() for parameter in network.parameters())
+            built = UnrolledNetwork(network.model_copy(update={"layout": layout}), tasks)
+        return sum(parameter.numel() for parameter in built.parameters())
 
     block = {kind: count(kind * 2) - count(kind) for kind in KINDS}
     return Costs(count("I") - block["I"], block)
@@ -105,11 +105,18 @@ class LayoutChoice(Config):
         """The dimensions of a layout; None where the choice does not hold it, whatever its constraints."""
 
     def misfit(self, layout: Layout, count: Callable[[], Costs]) -> str | None:
-        """Why a layout does not belong to the choice, in words that follow «the layout»; None where it does."""
+        """Why a layout does not belong to the choice, in words that follow «the layout»; None where it does.
+
+        ``count`` gives the costs of the very network that would be built, and is called where parameters count.
+        """
         if self.encode(layout) is None:
             return f"is not among those of layouts.kind {self.kind!r}"  # type: ignore[attr-defined]
         if self.max_changes is not None and layout.changes > self.max_changes:
             return f"changes its kind {layout.changes} times, where layouts.max_changes is {self.max_changes}"
+        return self.too_large(layout, count)
+
+    def too_large(self, layout: Layout, count: Callable[[], Costs]) -> str | None:
+        """As ``misfit``, of ``max_parameters`` alone."""
         if self.max_parameters is not None and (found := count().of(layout)) > self.max_parameters:
             return f"has {found:,} parameters, where layouts.max_parameters is {self.max_parameters:,}"
         return None

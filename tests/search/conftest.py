@@ -20,6 +20,7 @@ scarce: {task: PDw-FS, slices: [12]}
 unroll: {blocks: 4, channels: 2, pools: 1}
 layouts: {kind: free, max_changes: 2}
 weightings: [naive, dwa]
+start: {init: random}
 fidelity: {epochs: 6, rungs: [2, 4]}
 try_first: [{layout: I2V2}, {layout: I2Y2, weighting: dwa}]
 trials: 10

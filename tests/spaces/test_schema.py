@@ -1,5 +1,6 @@
 """Spaces: shipped ones read, mistakes are one sentence, points become trainings."""
 
+import dataclasses
 import random
 
 import pytest
@@ -7,8 +8,9 @@ import yaml
 
 from recon.config import MasksConfig, NetworkConfig, TrainConfig
 from recon.errors import InputError
+from recon.unrolled import UnrolledNetwork
 from spaces.layouts import Choice, Integer, Real
-from spaces.schema import Point, Space, Training, load_space, parse_space, shipped
+from spaces.schema import Point, Space, Training, load_space, parse_space, shipped, stored_space
 
 QUICK = """
 tasks: [PDw, PDw-FS]
@@ -167,6 +169,63 @@ def test_spaces_are_read_from_a_path_or_by_a_shipped_name(tmp_path):
             r"learning_rate: give low and high \(and log\), or choices",
         ),
         (
+            {"hyperparameters": {"learning_rate": {"low": 1, "high": 2}}, "try_first": []},
+            r"hyperparameters.learning_rate is searched for trials and not for the baselines; "
+            r"add baselines.hyperparameters.learning_rate, a list of values to train them at$",
+        ),
+        (
+            {"baselines": {"hyperparameters": {"learning_rat": [1]}}},
+            r"baselines.hyperparameters.learning_rat is no field of a baseline's training; did you mean le",
+        ),
+        (
+            {"baselines": {"hyperparameters": {"weighting.temperature": [1.0]}}},
+            r"weighting.temperature is no field of a baseline's training; the fields are batch_size",
+        ),
+        (
+            {"baselines": {"hyperparameters": {"learning_rate": [-1]}}},
+            r"baselines.hyperparameters.learning_rate: input should be greater than 0, found -1",
+        ),
+        (
+            {"baselines": {"hyperparameters": {"learning_rate": []}}},
+            r"baselines.hyperparameters: learning_rate is a list of different values, found \[\]",
+        ),
+        (
+            {"baselines": {"hyperparameters": {"learning_rate": [1, 1]}}},
+            r"learning_rate is a list of different values, found \[1, 1\]",
+        ),
+        (
+            {"hyperparameters": {"network.channels": {"choices": [2, 4]}}, "baselines": {"kinds": []}, "try_first": []},
+            r"hyperparameters.network.channels changes the network, where trials start from trained weights "
+            r"\(start.init is joint\); leave it out, or let start.init be random$",
+        ),
+        (
+            {"baselines": {"hyperparameters": {"network.channels": [2, 4]}}},
+            r"baselines.hyperparameters.network.channels changes the network, and start.init is joint, which starts",
+        ),
+        (
+            {
+                "start": {"init": "random"},
+                "baselines": {"kinds": ["joint-tuned"], "hyperparameters": {"network.channels": [2, 4]}},
+            },
+            r"baselines.hyperparameters.network.channels changes the network, and baselines.kinds has joint-tuned, whi",
+        ),
+        (
+            {"start": {"init": "transfer"}, "baselines": {"kinds": ["joint-stl"]}},
+            r"start.init is transfer, which starts from an STL; add stl to baselines.kinds$",
+        ),
+        ({"start": {"init": "warm"}}, r"start.init: input should be 'joint', 'random' or 'transfer', found 'warm'"),
+        ({"start": {"epoch": 3}}, r"start.epoch is an unknown key; did you mean epochs\?"),
+        ({"baselines": {"seeds": 0}}, r"baselines.seeds: input should be greater than or equal to 1, found 0"),
+        (
+            {
+                "layouts": {"kind": "free", "max_parameters": 20000},
+                "unroll": {"channels": 4, "pools": 1},
+                "grid": {"rows": [{"layout": "V12"}]},
+                "try_first": [],
+            },
+            r"grid.rows\[0\].layout V12 has [0-9,]+ parameters, where layouts.max_parameters is 20,000",
+        ),
+        (
             {"hyperparameters": {"weighting.log_variance_start": {"low": 0, "high": 1}}},
             r"belongs to uncertainty, which is not",
         ),
@@ -258,7 +317,10 @@ def test_hyperparameters_reach_the_field_that_they_name():
         "network.channels": {"choices": [4, 8]},
         "weighting.temperature": {"low": 1, "high": 4},
     }
-    space = parse_space(changed(hyperparameters=hyperparameters, try_first=[]))
+    baselines = {"kinds": []}
+    space = parse_space(
+        changed(hyperparameters=hyperparameters, try_first=[], start={"init": "random"}, baselines=baselines)
+    )
     assert space.dimensions("dwa")["batch_size"] == Integer(1, 4)
     extras = (("batch_size", 3), ("learning_rate", 1e-3), ("network.channels", 4), ("weighting.temperature", 3.0))
     config = space.train_config(Point("I12", "dwa", 12, extras))
@@ -267,7 +329,7 @@ def test_hyperparameters_reach_the_field_that_they_name():
 
 
 def test_baselines_share_the_epochs_masks_and_slices_of_the_trials():
-    space = parse_space(changed(baselines={"transfer_learning_rate": 0.5}))
+    space = parse_space(changed(baselines={"transfer_learning_rate": 0.5}, start={"init": "random"}))
     trial = space.train_config(space.known()[0])
     joint = space.reference_config("joint-stl", None, 12)
     scarce, abundant = (space.reference_config("stl", task, 12) for task in ("PDw-FS", "PDw"))
@@ -277,6 +339,122 @@ def test_baselines_share_the_epochs_masks_and_slices_of_the_trials():
     assert transfer == scarce.model_copy(update={"learning_rate": 0.5})
     for config in (joint, scarce, abundant, transfer):
         assert (config.epochs, config.masks, config.seed) == (trial.epochs, trial.masks, trial.seed)
+
+
+WARM = {
+    "start": {"init": "joint", "epochs": 7, "learning_rate": 1e-3, "muon_learning_rate": 5e-3},
+    "fidelity": {"epochs": 3},
+    "training": {"learning_rate": 4e-3, "optimiser": "muon", "muon_learning_rate": 0.02},
+}
+
+
+def rates(config: TrainConfig) -> tuple[int, float, float]:
+    return config.epochs, config.learning_rate, config.muon_learning_rate
+
+
+def test_trials_go_on_from_the_joint_network_and_baselines_have_as_many_epochs_behind_them():
+    space = parse_space(changed(**WARM))
+    scratch, on = (10, 4e-3, 0.02), (3, 1e-3, 5e-3)
+    joint = space.joint_config(12, 5)
+    assert rates(joint) == (7, 4e-3, 0.02)
+    assert (joint.network.layout, joint.weighting.kind, joint.slices, joint.seed) == ("I12", "equal", {"PDw-FS": 12}, 5)
+    assert joint.tasks == space.tasks
+    (known,) = space.known()
+    assert known.init == "joint"
+    for init, expected in (("joint", on), ("transfer", on), ("random", scratch)):
+        assert rates(space.train_config(dataclasses.replace(known, init=init))) == expected
+    assert space.total_epochs == 10
+    for kind, expected in (
+        ("stl", scratch),
+        ("stl-steps", scratch),
+        ("joint-stl", scratch),
+        ("joint-tuned", on),
+        ("transfer", on),
+    ):
+        assert rates(space.reference_config(kind, "PDw-FS", 12)) == expected
+    tuned = space.reference_config("joint-tuned", "PDw", 12, 5)
+    assert (tuned.tasks, tuned.network.layout, tuned.slices, tuned.seed) == (("PDw",), "I12", {}, 5)
+
+
+def test_without_a_start_of_its_own_the_joint_network_has_the_trials_epochs_and_rates():
+    space = parse_space(QUICK)
+    assert (space.start.init, space.joint_epochs, space.total_epochs) == ("joint", 10, 20)
+    assert space.train_config(space.known()[0]).learning_rate == space.training.learning_rate
+    for init in ("random", "transfer"):
+        other = parse_space(changed(start={"init": init, "epochs": 7}))
+        assert (other.joint_epochs, other.total_epochs) == (7, 10)
+        assert {point.init for point in other.known()} == {init}
+
+
+def test_a_searched_learning_rate_takes_the_place_of_the_starts():
+    searched = {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    given = {"hyperparameters": {"learning_rate": [3e-3, 1e-3]}, "transfer_learning_rate": 7e-3}
+    space = parse_space(changed(**WARM, hyperparameters=searched, baselines=given, try_first=[]))
+    point = space.decode(
+        {**dict.fromkeys((f"b{n:02d}" for n in range(1, 13)), "I"), "weighting": "dwa", "scarce_slices": 12}
+        | {"learning_rate": 2e-3},
+        random.Random(0),
+    )
+    assert point == Point("I12", "dwa", 12, (("learning_rate", 2e-3),), "joint")
+    assert rates(space.train_config(point)) == (3, 2e-3, 5e-3)
+    assert rates(space.joint_config(12)) == (7, 4e-3, 0.02)
+    assert space.combinations == ((("learning_rate", 3e-3),), (("learning_rate", 1e-3),))
+    for combination in space.combinations:
+        ((_, rate),) = combination
+        for kind in ("stl", "stl-steps", "joint-stl", "joint-tuned"):
+            assert space.reference_config(kind, "PDw", hyperparameters=combination).learning_rate == rate
+        assert space.reference_config("transfer", hyperparameters=combination).learning_rate == 7e-3
+
+
+def test_baselines_train_at_every_combination_of_what_is_given():
+    given = {"learning_rate": [1e-3, 3e-3], "batch_size": [1, 2, 4]}
+    space = parse_space(changed(baselines={"hyperparameters": given}))
+    assert parse_space(QUICK).combinations == ((),)
+    assert len(set(space.combinations)) == 6
+    assert {tuple(name for name, _ in one) for one in space.combinations} == {("batch_size", "learning_rate")}
+    available = {"PDw": 40, "PDw-FS": 12}
+    # 12 and 40 slices in batches of 4: 3 and 10 steps.
+    assert space.steps_passes(12, available, (("batch_size", 4),)) == round(13 / 3)
+    assert space.steps_passes(12, available) == round(52 / 12)
+
+
+@pytest.mark.parametrize("consistency", ["image", "accelerated"])
+def test_a_budget_of_parameters_holds_for_the_very_network(consistency):
+    """Searched channels, poolings and consistency change the count."""
+    hyperparameters = {
+        "network.channels": {"choices": [2, 4, 8]},
+        "network.pools": {"low": 1, "high": 2},
+        "network.consistency": {"choices": ["k-space", consistency]},
+    }
+    common = {
+        "hyperparameters": hyperparameters,
+        "start": {"init": "random"},
+        "baselines": {"kinds": []},
+        "layouts": {"kind": "free", "max_parameters": 40000},
+        "unroll": {"blocks": 4, "channels": 2, "pools": 1},
+    }
+    space = parse_space(changed(**common, try_first=[]))
+    rng = random.Random(0)
+    sizes = set()
+    for _ in range(60):
+        params = {f"b{block:02d}": rng.choice("IYV") for block in range(1, 5)} | {"weighting": "naive"}
+        params |= {"scarce_slices": 12, "network.channels": rng.choice([2, 4, 8]), "network.pools": rng.choice([1, 2])}
+        params["network.consistency"] = rng.choice(["k-space", consistency])
+        point = space.decode(params, rng)
+        if point is not None:
+            network = UnrolledNetwork(space.train_config(point).network, space.tasks)
+            sizes.add((sum(one.numel() for one in network.parameters()), network.config.channels))
+    assert max(size for size, _ in sizes) <= 40000
+    assert {channels for _, channels in sizes} == {2, 4, 8}
+    chosen = {"network.channels": 8, "network.pools": 2, "network.consistency": consistency}
+    count = sum(
+        one.numel()
+        for one in UnrolledNetwork(
+            NetworkConfig(layout="V4", channels=8, pools=2, consistency=consistency), space.tasks
+        ).parameters()
+    )
+    with pytest.raises(InputError, match=rf"try_first\[0\].layout V4 has {count:,} parameters, where .* is 40,000"):
+        parse_space(changed(**common, try_first=[{"layout": "V4", "hyperparameters": chosen}]))
 
 
 def test_an_stl_of_equal_steps_makes_up_for_the_slices_of_all_other_tasks():
@@ -330,6 +508,7 @@ def test_two_spaces_are_the_same_search_whatever_their_length():
 @pytest.mark.parametrize(
     "point",
     [
+        Point("I2V10", "naive", 12, (), "joint"),
         Point("I2V10", "naive", 12),
         Point("I12", "equal", None),
         Point("I2Y10", "naive", 32, (), "transfer"),
@@ -338,6 +517,44 @@ def test_two_spaces_are_the_same_search_whatever_their_length():
 )
 def test_a_point_is_read_back_from_its_key(point):
     assert Point.parse(point.key) == point
+
+
+def test_points_that_start_otherwise_have_other_keys():
+    point = Point("I2V10", "naive", 12)
+    keys = {init: dataclasses.replace(point, init=init).key for init in ("random", "joint", "transfer")}
+    assert keys == {
+        "random": "I2V10/naive/n=12",
+        "joint": "I2V10/naive/n=12/init=joint",
+        "transfer": "I2V10/naive/n=12/init=transfer",
+    }
+
+
+def test_a_stored_space_from_before_there_was_a_start_starts_at_random():
+    searched = {"learning_rate": {"low": 1e-4, "high": 1e-2}, "clip_norm": {"low": 0.1, "high": 1.0}}
+    new = parse_space(
+        changed(
+            hyperparameters=searched,
+            try_first=[],
+            start={"init": "random"},
+            baselines={"hyperparameters": {"learning_rate": [2e-4], "clip_norm": [None]}},
+        )
+    )
+    content = new.model_dump(mode="json")
+    del content["start"], content["baselines"]["hyperparameters"], content["baselines"]["seeds"]
+    old = stored_space(content)
+    assert old == new
+    assert old.difference(new) is None
+    assert stored_space(new.model_dump(mode="json")) == new
+
+
+def test_more_seeds_of_baselines_are_another_search_where_trials_are_judged_by_them():
+    for metric, same in (("ssim", True), ("gain", False)):
+        one, three = (
+            parse_space(changed(objective={"metric": metric}, baselines={"seeds": seeds})) for seeds in (1, 3)
+        )
+        assert (one.difference(three) is None) == same
+    other = parse_space(changed(start={"epochs": 7}))
+    assert parse_space(QUICK).difference(other) == "start.epochs is 7, not null"
 
 
 def test_a_grid_may_grow_without_becoming_another_search():
