@@ -30,7 +30,7 @@ from recon.errors import InputError
 from recon.layout import Layout
 
 if TYPE_CHECKING:
-    from search.study import OpenStudy
+    from search.study import OpenStudy, Record
 
 Array = np.ndarray[Any, Any]
 
@@ -305,13 +305,18 @@ def difference(values: Array, upper: Sequence[int], lower: Sequence[int], level:
         lower: rows of the other.
         level: the probability that any contrast at all is called sure where layouts do nothing.
     """
-    rows, columns = values.shape
-    free = (rows - 1) * (columns - 1)
+    error, limit = _scheffe(values, level)
     means = values.mean(axis=1)
     estimate = float(means[list(upper)].mean() - means[list(lower)].mean())
-    error = components(values).residual * math.sqrt((1 / len(upper) + 1 / len(lower)) / columns)
-    limit = math.sqrt((rows - 1) * scipy.stats.f.isf(level, rows - 1, free))
+    error *= math.sqrt(1 / len(upper) + 1 / len(lower))
     return Difference(tuple(upper), tuple(lower), estimate, error, abs(estimate) > limit * error)
+
+
+def _scheffe(values: Array, level: float) -> tuple[float, float]:
+    """-> standard error of a layout's mean, and how many standard errors a contrast must be large."""
+    rows, columns = values.shape
+    limit = math.sqrt((rows - 1) * scipy.stats.f.isf(level, rows - 1, (rows - 1) * (columns - 1)))
+    return components(values).residual / math.sqrt(columns), limit
 
 
 def groups(values: Array, level: float = LEVEL) -> list[tuple[int, ...]]:
@@ -329,14 +334,18 @@ def groups(values: Array, level: float = LEVEL) -> list[tuple[int, ...]]:
         Rows of each group, best first.
     """
 
+    error, limit = _scheffe(values, level)
+    means = values.mean(axis=1)
+
     def parted(members: list[int]) -> list[tuple[int, ...]]:
-        cuts = [difference(values, members[:cut], members[cut:], level) for cut in range(1, len(members))]
-        sure = [cut for cut in cuts if cut.sure]
-        if not sure:
+        def size(cut: int) -> float:
+            gap = means[members[:cut]].mean() - means[members[cut:]].mean()
+            return float(gap / math.sqrt(1 / cut + 1 / (len(members) - cut)))
+
+        widest = max(range(1, len(members)), key=size, default=None)
+        if widest is None or not size(widest) > limit * error:
             return [tuple(members)]
-        weight = [1 / (1 / len(cut.upper) + 1 / len(cut.lower)) for cut in sure]
-        widest = max(zip(sure, weight, strict=True), key=lambda pair: pair[0].estimate ** 2 * pair[1])[0]
-        return parted(list(widest.upper)) + parted(list(widest.lower))
+        return parted(members[:widest]) + parted(members[widest:])
 
     return parted([int(row) for row in np.argsort(-values.mean(axis=1), kind="stable")])
 
@@ -747,11 +756,11 @@ def trials_verdict(trials: pd.DataFrame, milestones: Sequence[int] = ()) -> str:
     unsure = [one for one in found if one not in sure]
     # Of what is not sure: how large it may yet be.
     limit = max((abs(one.estimate) + scipy.stats.t.isf(LEVEL / 2, one.free) * one.error for one in unsure), default=0)
-    bound = f"of {_listed([one.name for one in unsure])} nothing is sure (within {amount(limit)[1:]} either way)"
-    if sure:
-        sentences = [f"{where}, {_listed([named(one) for one in sure])}{f'; {bound}' if unsure else ''}."]
-    else:
-        sentences = [f"{where}, {bound}."]
+    clauses = [_listed([named(one) for one in sure])] if sure else []
+    if unsure:
+        names = _listed([one.name for one in unsure])
+        clauses.append(f"of {names} nothing is sure (within {amount(limit)[1:]} either way)")
+    sentences = [f"{where}, {'; '.join(clauses)}."]
     # The mean of opposite effects is no effect: what is sure in a task alone is said where the mean hides it.
     hidden = {one.name for one in unsure}
     alone = [
@@ -777,6 +786,11 @@ def at_the_end(trials: pd.DataFrame, milestones: Sequence[int] = ()) -> list[Eff
 # Out of a study
 
 
+def by_epoch(record: Record) -> dict[int, dict[str, float]]:
+    """A record's metrics by epoch."""
+    return dict(enumerate(record.history, start=1))
+
+
 def seeds_table(study: OpenStudy) -> pd.DataFrame:
     """The complete multi-task trainings over seeds (grid and confirmations) of a study, a row a task and epoch.
 
@@ -789,7 +803,7 @@ def seeds_table(study: OpenStudy) -> pd.DataFrame:
         if point is None or set(record.tasks) != set(study.space.tasks):
             continue
         name = "/".join(part for part in point.key.split("/") if not part.startswith("n="))
-        for epoch, metrics in enumerate(record.history, start=1):
+        for epoch, metrics in by_epoch(record).items():
             for task in record.tasks:
                 rows.append(
                     {
@@ -828,7 +842,7 @@ def trials_table(study: OpenStudy) -> pd.DataFrame:
             "scarce_slices": point.scarce_slices,
             **dict(point.hyperparameters),
         }
-        for epoch, metrics in enumerate(record.history, start=1):
+        for epoch, metrics in by_epoch(record).items():
             values = {MEAN: metrics[metric]} | {task: metrics[f"{metric}/{task}"] for task in record.tasks}
             rows += [fields | {"epoch": epoch, "task": task, "value": value} for task, value in values.items()]
     return pd.DataFrame(rows)
@@ -845,6 +859,13 @@ class StudyNoise:
     milestones: tuple[int, ...]
     missing: tuple[str, ...]
     """Why one or the other is not there."""
+
+    @property
+    def by_task(self) -> dict[str, pd.DataFrame]:
+        """The searched trials' values, as ``effects`` takes them: of the objective under ``MEAN``, and of each task."""
+        if self.trials is None:
+            return {}
+        return {str(task): rows.drop(columns="task") for task, rows in self.trials.groupby("task", sort=False)}
 
     @property
     def verdict(self) -> str:
@@ -948,20 +969,40 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def lines(noise: StudyNoise) -> Iterator[tuple[str, pd.DataFrame]]:
+def tables(noise: StudyNoise) -> Iterator[tuple[str, pd.DataFrame]]:
     """The tables of a study with a title each, as people read them."""
     for count, table in noise.over_seeds.items():
         at = "" if len(noise.over_seeds) == 1 else f", N = {count}"
         yield f"over seeds{at}", shown(summary(table))
-        yield f"groups{at}: different letters can be told apart", rounded(group_table(table))
-    if noise.trials is not None:
-        for task, rows in noise.trials.groupby("task", sort=False):
-            name = str(task)
-            alone = rows.drop(columns="task")
-            yield f"searched trials, {name}", rounded(effects_table(effects(alone, noise.milestones)))
-            if name == MEAN:
-                table = rounded(effects_table(block_effects(alone, noise.milestones)))
-                yield f"searched trials, {name}, block by block (others not held)", table
+        yield f"over seeds{at}: layouts of different letters can be told apart", rounded(group_table(table))
+    for task, rows in noise.by_task.items():
+        yield f"searched trials, {task}", rounded(effects_table(effects(rows, noise.milestones)))
+        if task == MEAN:
+            blocks = effects_table(block_effects(rows, noise.milestones))
+            yield f"searched trials, {task}, block by block (the others not held)", rounded(blocks)
+
+
+def facts(noise: StudyNoise) -> dict[str, Any]:
+    """The same with all digits: ``over_seeds`` (for each N ``summary`` and ``groups``), ``searched`` (for the mean and
+    each task ``effects``, ``at_the_end`` and ``blocks``), ``judged_after`` (an epoch), ``missing``, ``verdict``."""
+    by_task = noise.by_task
+    return {
+        "over_seeds": {
+            "all" if count is None else count: {"summary": summary(table), "groups": group_table(table)}
+            for count, table in noise.over_seeds.items()
+        },
+        "searched": {
+            task: {
+                "effects": effects_table(effects(rows, noise.milestones)),
+                "at_the_end": effects_table(at_the_end(rows, noise.milestones)),
+                "blocks": effects_table(block_effects(rows, noise.milestones)),
+            }
+            for task, rows in by_task.items()
+        },
+        "judged_after": judged_at(by_task[MEAN], noise.milestones) if by_task else None,
+        "missing": noise.missing,
+        "verdict": noise.verdict,
+    }
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
