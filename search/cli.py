@@ -483,7 +483,7 @@ def noise(
     storage: Storage = None,
     runs_dir: RunsDir = RUNS,
 ) -> None:
-    """Say how much of a study's scores is layout, and how much is chance.
+    """Say which layouts differ, and how much of it is chance.
 
     From trainings over seeds (confirmations, a grid): the layouts' effect, the noise of one run, and groups of layouts
     that can be told apart. From searched trials: what kinds of blocks do. Then a verdict that names only what is sure.

@@ -351,7 +351,7 @@ def groups(values: Array, level: float = LEVEL) -> list[tuple[int, ...]]:
 
 
 def group_table(table: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
-    """A row a configuration, best first: ``configuration, mean, error, group`` and the mean of each task.
+    """A row a configuration, best first: ``configuration, mean, error, group`` and, of several tasks, the mean of each.
 
     ``group`` is a letter; layouts of different letters can be told apart. ``error`` is that of a mean against another
     seed-matched one, √(MS_residual / seeds).
@@ -359,7 +359,7 @@ def group_table(table: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     found = grid(table)
     values = found.end
     error = components(values).residual / math.sqrt(len(found.seeds))
-    tasks = [task for task in values_of(table) if task != MEAN]
+    tasks = values_of(table)[1:]
     alone = {task: grid(table, task) for task in tasks}
     of_task = {task: dict(zip(one.names, one.end.mean(axis=1), strict=True)) for task, one in alone.items()}
     rows: list[dict[str, Any]] = []
@@ -754,12 +754,13 @@ def trials_verdict(trials: pd.DataFrame, milestones: Sequence[int] = ()) -> str:
     sure = [one for one in found if one.sure and (one.name not in end or end[one.name].estimate * one.estimate > 0)]
     sure.sort(key=lambda one: one.corrected)
     unsure = [one for one in found if one not in sure]
-    # Of what is not sure: how large it may yet be.
-    limit = max((abs(one.estimate) + scipy.stats.t.isf(LEVEL / 2, one.free) * one.error for one in unsure), default=0)
     clauses = [_listed([named(one) for one in sure])] if sure else []
     if unsure:
-        names = _listed([one.name for one in unsure])
-        clauses.append(f"of {names} nothing is sure (within {amount(limit)[1:]} either way)")
+        # How large it may yet be: as far as a 95 % interval reaches.
+        reach = [abs(one.estimate) + scipy.stats.t.isf(LEVEL / 2, one.free) * one.error for one in unsure]
+        bounds = [f"{one.name} {amount(most)[1:]}" for one, most in zip(unsure, reach, strict=True)]
+        what = "nothing more" if sure else "nothing"
+        clauses.append(f"{what} is sure (at most, either way: {', '.join(bounds)})")
     sentences = [f"{where}, {'; '.join(clauses)}."]
     # The mean of opposite effects is no effect: what is sure in a task alone is said where the mean hides it.
     hidden = {one.name for one in unsure}

@@ -265,7 +265,7 @@ def test_the_verdict_on_trials_names_the_planted_half_and_where_it_was_judged():
     assert sentence.startswith("Over 30 searched trials of one seed, after epoch 2 of 5, private blocks 7–12 over")
     assert " pay +.00" in sentence
     assert "at the end)" in sentence
-    assert "; of private blocks 1–6 over shared ones" in sentence
+    assert "; nothing more is sure (at most, either way: private blocks 1–6 over shared ones .00" in sentence
     whole = noise.trials_verdict(both(searched(np.random.default_rng(10), stop=False, residual=0.0008)), (2,))
     assert whole.startswith("Over 30 searched trials of one seed, private blocks 7–12 over shared ones pay +.00")
 
