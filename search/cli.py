@@ -480,6 +480,35 @@ def leaderboard(
 
 
 @app.command()
+def noise(
+    study: StudyName,
+    format: Annotated[Literal["text", "json"], typer.Option(help="How tables and verdict are written.")] = "text",
+    storage: Storage = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Say which layouts differ, and how much of it is chance.
+
+    From trainings over seeds (confirmations, a grid): the layouts' effect, the noise of one run, and groups of layouts
+    that can be told apart. From searched trials: what kinds of blocks do. Then a verdict that names only what is sure.
+
+    Example: splitpoint noise first --format json
+    """
+    from search import noise as measured
+    from search.leaderboard import plain_table
+    from search.study import open_study
+
+    found = measured.study_noise(open_study(study, storage, runs_dir))
+    if format == "json":
+        print(measured.dumped(measured.facts(found)))
+        return
+    for title, table in measured.tables(found):
+        sys.stdout.write(f"{title}\n{plain_table(table)}\n")
+    for sentence in found.missing:
+        talk.print(sentence)
+    print(found.verdict)
+
+
+@app.command()
 def export(
     study: StudyName,
     trial: Annotated[

@@ -21,7 +21,7 @@ from tests.search.conftest import SPACE
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    "simulate", "prepare", "inspect", "train", "launch", "confirm", "leaderboard", "export", "report", "test",
+    "simulate", "prepare", "inspect", "train", "launch", "confirm", "leaderboard", "noise", "export", "report", "test",
     "reconstruct",
 )  # fmt: skip
 TINY = ("--channels", "2", "--pools", "1", "--epochs", "1", "--batch-size", "6", "--acceleration", "3")
