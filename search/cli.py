@@ -340,9 +340,10 @@ def train(
 
     def report(epoch: training.EpochReport) -> None:
         epoch.save(checkpoint)
-        numbers = "  ".join(
-            f"{name} {epoch.metrics[name]:.4f}" for name in ["loss", *(f"ssim/{one}" for one in config.tasks)]
-        )
+        names = ["loss", *(f"ssim/{one}" for one in config.tasks)]
+        if len(config.tasks) > 1:
+            names += [f"weight/{one}" for one in config.tasks]
+        numbers = "  ".join(f"{name} {epoch.metrics[name]:.4f}" for name in names)
         talk.print(f"epoch {epoch.epoch}/{epochs}  {numbers}  {epoch.metrics['seconds']:.0f} s")
 
     try:
