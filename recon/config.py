@@ -1,7 +1,7 @@
 """The typed configuration of one training: what a checkpoint, a bundle and a trial record carry.
 
 Every default is the paper's (Liu et al. 2021) or, where the paper is silent, its public code's
-(github.com/liuvictoria/multiTaskLearning), and says which.
+(github.com/liuvictoria/multiTaskLearning), and says which; a default that is ours says so.
 """
 
 from typing import Literal
@@ -99,14 +99,34 @@ class NetworkConfig(Config):
         return str(Layout.parse(value))
 
 
-class WeightingConfig(Config):
+class WeightingSettings(Config):
+    """How a weighting weights, whichever it is.
+
+    These defaults are ours: with them weightings weight as meant in short trainings too (docs/architecture.md). The
+    paper's code is ``ratios: epochs, temperature: 2, log_variance_start: -0.5, log_variance_learning_rate: null,
+    constant_sum: false``.
+    """
+
+    ratios: Literal["smoothed", "epochs"] = "smoothed"
+    """Of losses, in DWA: of running means over two and four epochs, or of the last two epochs' means (Liu, Johns,
+    Davison 2019)."""
+    temperature: float = Field(default=0.05, gt=0)
+    """Of DWA's softmax over those ratios; with those of ``epochs`` its authors take 2."""
+    log_variance_start: float | Literal["loss"] = "loss"
+    """Where uncertainty weighting's learnt s = log sigma^2 starts: each task's at the log of its first loss, or all at
+    one value (the paper's public code: -0.5)."""
+    log_variance_learning_rate: float | None = Field(default=0.03, gt=0)
+    """Adam's, for s; the schedule does not touch it. None: the network's, with its schedule (the paper's public
+    code)."""
+    constant_sum: bool = True
+    """Scale the weights of T tasks to add up to T, so that a weighting moves the tasks against each other and not the
+    size of the step against ``clip_norm``. False: as each formula has it."""
+
+
+class WeightingConfig(WeightingSettings):
     """How the tasks' losses are weighted (paper, section 2.2)."""
 
     kind: WeightingKind = "naive"
-    temperature: float = Field(default=2.0, gt=0)
-    """Of DWA's softmax (Liu, Johns, Davison 2019)."""
-    log_variance_start: float = -0.5
-    """Where uncertainty weighting's learnt s = log sigma^2 starts (the paper's public code)."""
 
 
 class TrainConfig(Config):

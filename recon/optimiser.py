@@ -22,6 +22,8 @@ from torch.optim.adam import adam
 from recon.config import TrainConfig
 from recon.unrolled import UnrolledNetwork
 
+BETAS = (0.9, 0.999)
+"""Of Adam (its authors')."""
 MOMENTUM = 0.95
 """Of Muon (its authors')."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -39,7 +41,8 @@ class GroupedOptimiser(Optimizer):
     Args:
         groups: dictionaries with ``params``, ``lr``, ``method``, and ``weight_decay`` where it is not 0. Parameters of
             a ``muon`` group are weights of convolutions, (out, in, rows, columns) or, transposed, (in, out, rows,
-            columns), the latter in a group with ``transposed=True``.
+            columns), the latter in a group with ``transposed=True``. An Adam group with ``constant_rate`` is stepped
+            by that rate and Adam's first betas, whatever a schedule makes of ``lr``.
     """
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
@@ -48,8 +51,8 @@ class GroupedOptimiser(Optimizer):
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
-        defaults = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0, "method": "adam", "transposed": False}
-        super().__init__(list(groups), defaults)
+        defaults = {"lr": 1e-3, "betas": BETAS, "weight_decay": 0.0, "method": "adam", "transposed": False}
+        super().__init__(list(groups), {**defaults, "constant_rate": None})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -73,6 +76,8 @@ class GroupedOptimiser(Optimizer):
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
         states = [self.state[parameter] for parameter in moved]
+        scheduled = group["constant_rate"] is None
+        rate, betas = (group["lr"], group["betas"]) if scheduled else (group["constant_rate"], BETAS)
         adam(
             moved,
             [parameter.grad for parameter in moved],  # type: ignore[misc]  # those without one were left out
@@ -82,9 +87,9 @@ class GroupedOptimiser(Optimizer):
             [state["step"] for state in states],
             fused=True,
             amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=rate,
             weight_decay=group["weight_decay"],
             eps=1e-8,
             maximize=False,
@@ -131,9 +136,10 @@ def orthogonal(matrices: Tensor) -> Tensor:
 def make_optimiser(config: TrainConfig, network: UnrolledNetwork, weighting: nn.Module) -> GroupedOptimiser:
     """The optimiser that a configuration means, over a network and what its weighting learns.
 
-    With ``muon``, weights of convolutions are Muon's, all else (biases, step sizes, momenta, log variances) Adam's. So
-    are the 1×1 convolutions that end a U-Net: an output layer wants Adam (Jordan et al. 2024), and with ``zero_init``
-    the first step should follow the size of the gradient (docs/benchmarks.md has what Muon there costs).
+    With ``muon``, weights of convolutions are Muon's, all else (biases, step sizes, momenta) Adam's. So are the 1×1
+    convolutions that end a U-Net: an output layer wants Adam (Jordan et al. 2024), and with ``zero_init`` the first step
+    should follow the size of the gradient (docs/benchmarks.md has what Muon there costs). What the weighting learns is a
+    group of its own, Adam's, whose rate is constant where the configuration gives it one.
     """
     method = "adamw" if config.optimiser == "adamw" else "adam"
     decay = 0.0 if config.optimiser == "adam" else config.weight_decay
@@ -158,6 +164,11 @@ def make_optimiser(config: TrainConfig, network: UnrolledNetwork, weighting: nn.
             "lr": config.learning_rate,
             "weight_decay": decay if method == "adamw" else 0.0,
         },
-        {"params": list(weighting.parameters()), "method": "adam", "lr": config.learning_rate},
+        {
+            "params": list(weighting.parameters()),
+            "method": "adam",
+            "lr": config.learning_rate,
+            "constant_rate": config.weighting.log_variance_learning_rate,
+        },
     ]
     return GroupedOptimiser(group for group in groups if group["params"])

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from recon.config import TrainConfig
-from recon.data.loading import Batch, Loader
+from recon.data.loading import Loader
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.evaluation import SliceMetrics, validate
@@ -30,7 +30,7 @@ from recon.operators import centre_crop
 from recon.optimiser import make_optimiser
 from recon.stored import load_weights, read_json, train_config
 from recon.unrolled import UnrolledNetwork
-from recon.weighting import Weighting, make_weighting
+from recon.weighting import make_weighting
 
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
@@ -49,8 +49,9 @@ class EpochReport:
     Attributes:
         epoch: epochs finished, from 1.
         metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split
-            (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training; ``seconds`` (since the
-            training began, over all its resumptions), ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
+            (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training (the mean of the weights
+            that the epoch's steps had); ``seconds`` (since the training began, over all its resumptions),
+            ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
         slices: SSIM, pSNR and nRMSE of each validation slice.
     """
 
@@ -186,19 +187,20 @@ def train(
         for batch in loader.training_batches(epoch):
             prediction = network(batch, batch.task)
             loss = complex_l1(prediction, batch.target, batch.crop)
-            losses.add(batch.task, loss.detach(), len(batch.slice_ids))
+            index, weight = config.tasks.index(batch.task), weighting.weights()
+            losses.add(batch.task, loss.detach(), len(batch.slice_ids), weight[index])
             # Reading a loss makes the processor wait for a GPU, so there it is looked at when the epoch is over.
             if where.type == "cpu":
                 losses.check(epoch)
-            weighted = weighted_loss(weighting, config.tasks, epoch, batch, loss)
+            weighting.note(index, loss.detach(), len(batch.slice_ids))
             optimiser.zero_grad(set_to_none=True)
-            weighted.backward()
+            # A batch holds one task, so the other tasks' losses do not enter this step.
+            (weight[index] * loss + weighting.penalty(index, loss.detach())).backward()
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             optimiser.step()
             schedule.step()
         losses.check(epoch)
-        weights = weighting.weights(epoch, losses.tensor(where)).detach()
         weighting.end_epoch(losses.means())
         if epoch not in config.validated_epochs:
             continue
@@ -207,7 +209,7 @@ def train(
         seconds = seconds_before + time.perf_counter() - began
         metrics |= {f"loss/{task}": value for task, value in losses.means().items()}
         metrics["loss"] = sum(losses.means().values()) / len(config.tasks)
-        metrics |= {f"weight/{task}": float(weight) for task, weight in zip(config.tasks, weights, strict=True)}
+        metrics |= {f"weight/{task}": value for task, value in losses.weights().items()}
         metrics["seconds"] = seconds
         metrics["gpu_seconds"] = gpu_before + (seconds - seconds_before if where.type == "cuda" else 0.0)
         metrics["peak_memory_bytes"] = float(peak_memory(where))
@@ -226,32 +228,22 @@ def train(
     return network.eval()
 
 
-def weighted_loss(weighting: Weighting, tasks: tuple[str, ...], epoch: int, batch: Batch, loss: Tensor) -> Tensor:
-    """The batch's share of the weighted sum: its task's weight times its loss, and the weighting's own penalty.
-
-    A batch holds one task, so the other tasks' losses do not enter this step.
-    """
-    index = tasks.index(batch.task)
-    losses = loss.new_zeros(len(tasks))
-    losses[index] = loss.detach()
-    return weighting.weights(epoch, losses)[index] * loss + weighting.penalty()[index]
-
-
 class EpochMeans:
-    """An epoch's training losses, and their mean for each task, weighted by slices."""
+    """An epoch's training losses and the weights they had; the mean loss of each task (over slices) and its mean weight
+    (over steps)."""
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
         self._tasks = tasks
-        self._steps: list[tuple[str, Tensor, int]] = []
+        self._steps: list[tuple[str, Tensor, int, Tensor]] = []
         self._checked = 0
 
-    def add(self, task: str, loss: Tensor, slices: int) -> None:
-        """Count a batch's mean loss over that many slices; the tensor is not read before somebody asks."""
-        self._steps.append((task, loss, slices))
+    def add(self, task: str, loss: Tensor, slices: int, weight: Tensor) -> None:
+        """Count a batch's mean loss over that many slices and its weight; no tensor is read before somebody asks."""
+        self._steps.append((task, loss, slices, weight))
 
     def check(self, epoch: int) -> None:
         """Raise TrainingError for the first loss that is not finite, among those that were not checked yet."""
-        for step, (task, loss, _) in enumerate(self._steps[self._checked :], start=self._checked + 1):
+        for step, (task, loss, *_) in enumerate(self._steps[self._checked :], start=self._checked + 1):
             if not torch.isfinite(loss):
                 raise TrainingError(f"the loss of {task} is {loss.item()} in epoch {epoch}, step {step}")
         self._checked = len(self._steps)
@@ -260,13 +252,17 @@ class EpochMeans:
         """The mean loss of each task so far."""
         found = {}
         for task in self._tasks:
-            mine = [(loss.item(), slices) for name, loss, slices in self._steps if name == task]
+            mine = [(loss.item(), slices) for name, loss, slices, _ in self._steps if name == task]
             found[task] = sum(loss * slices for loss, slices in mine) / sum(slices for _, slices in mine)
         return found
 
-    def tensor(self, device: torch.device) -> Tensor:
-        """The same as a vector in the tasks' order."""
-        return torch.tensor(list(self.means().values()), device=device)
+    def weights(self) -> dict[str, float]:
+        """The mean weight of each task so far."""
+        found = {}
+        for task in self._tasks:
+            mine = [weight.item() for name, _, _, weight in self._steps if name == task]
+            found[task] = sum(mine) / len(mine)
+        return found
 
 
 def make_schedule(

@@ -40,6 +40,7 @@ from recon.config import (
     TrainConfig,
     WeightingConfig,
     WeightingKind,
+    WeightingSettings,
 )
 from recon.errors import InputError
 from recon.layout import Layout
@@ -167,6 +168,8 @@ class Training(Config):
     memory_saver: bool = TrainConfig.model_fields["memory_saver"].default
     cut: Literal["volumes", "slices"] = "volumes"
     masks: MasksConfig = MasksConfig()
+    weighting: WeightingSettings = WeightingSettings()
+    """How the weightings weight, whichever a trial has."""
 
 
 class Start(Config):
@@ -330,7 +333,9 @@ class Sampler(Config):
 
 _CONDITIONAL: dict[str, WeightingKind] = {
     "weighting.temperature": "dwa",
+    "weighting.ratios": "dwa",
     "weighting.log_variance_start": "uncertainty",
+    "weighting.log_variance_learning_rate": "uncertainty",
 }
 """Hyperparameters that mean something with one weighting only."""
 
@@ -772,12 +777,12 @@ class Space(Config):
         fields: dict[str, Any] = {
             "tasks": tasks,
             "network": {"layout": layout, **self.unroll.model_dump(exclude={"blocks"})},
-            "weighting": {"kind": weighting},
+            "weighting": {"kind": weighting, **self.training.weighting.model_dump()},
             "slices": slices,
             "epochs": epochs,
             "validate_at": self.fidelity.validate_at(epochs),
             "seed": seed,
-            **self.training.model_dump(),
+            **self.training.model_dump(exclude={"weighting"}),
         }
         if goes_on:
             fields |= self.start.model_dump(include={"learning_rate", "muon_learning_rate"}, exclude_none=True)

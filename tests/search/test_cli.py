@@ -292,6 +292,7 @@ def test_a_training_ends_in_a_checkpoint_and_the_same_command_finds_it_done(spli
     code, out, err = splitpoint(*command)
     assert (code, out) == (0, f"{tmp_path}/one/checkpoint\n")
     assert err.startswith("epoch 1/1  loss ")
+    assert "  weight/PDw " in err
     _, config = load_network(Path(out.strip()))
     assert (config.network.layout, config.slices, config.masks.val.accelerations) == ("IV", {"PDw-FS": 4}, (3.0,))
     code, again, err = splitpoint(*command)

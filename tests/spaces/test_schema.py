@@ -56,7 +56,9 @@ def test_the_papers_space_is_the_papers_study_with_its_defaults():
     assert space.fidelity.milestones == ()
     config = space.train_config(points[0])
     network = {"layout": "I2V10", "zero_init": False}
-    assert config == TrainConfig(tasks=("PDw", "PDw-FS"), network=network, slices={"PDw-FS": 32})
+    code = {"ratios": "epochs", "temperature": 2.0, "log_variance_start": -0.5, "log_variance_learning_rate": None}
+    weighting = {"kind": "naive", "constant_sum": False, **code}
+    assert config == TrainConfig(tasks=space.tasks, network=network, weighting=weighting, slices={"PDw-FS": 32})
     assert (config.epochs, config.batch_size, config.learning_rate, config.masks) == (120, 1, 2e-4, MasksConfig())
     assert space.reference_config("transfer", None, 32).learning_rate == 5e-4
 
@@ -80,7 +82,7 @@ def test_the_full_space_has_a_dimension_a_block_and_what_each_weighting_has_alon
     assert sum(isinstance(d, Choice) and d.values == ("I", "Y", "V") for d in common.values()) == 12
     assert common["learning_rate"] == Real(1e-4, 1e-3, True)
     assert set(space.dimensions("dwa")) - set(common) == {"weighting.temperature"}
-    assert set(space.dimensions("uncertainty")) - set(common) == {"weighting.log_variance_start"}
+    assert set(space.dimensions("uncertainty")) - set(common) == {"weighting.log_variance_learning_rate"}
     assert set(space.dimensions("equal")) == set(common)
 
 
@@ -526,8 +528,16 @@ def test_a_space_sets_every_field_of_the_network_but_the_layout():
 
 
 def test_a_space_sets_every_field_of_a_training_that_has_no_place_of_its_own():
-    own = {"tasks", "network", "weighting", "slices", "epochs", "passes", "validate_at", "seed"}
+    own = {"tasks", "network", "slices", "epochs", "passes", "validate_at", "seed"}
     assert set(Training.model_fields) == set(TrainConfig.model_fields) - own
+
+
+def test_a_space_says_how_its_weightings_weight():
+    space = parse_space(changed(training={"weighting": {"temperature": 0.5, "constant_sum": False}}))
+    found = space.train_config(Point("I12", "dwa", 12)).weighting
+    assert (found.kind, found.temperature, found.constant_sum) == ("dwa", 0.5, False)
+    with pytest.raises(InputError, match=r"training\.weighting\.kind is an unknown key"):
+        parse_space(changed(training={"weighting": {"kind": "dwa"}}))
 
 
 def test_two_spaces_are_the_same_search_whatever_their_length():
