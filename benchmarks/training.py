@@ -7,9 +7,9 @@
 Budget: passes over the training slices, so every variant sees each slice as often. Trained are single-task networks on
 all slices of the abundant task, and on N of the scarce one; judged on the validation split (SSIM, definition
 ``paper``), or with ``--fresh`` on that of another prepared set, whose subjects no choice was made on. The base is the
-training of ``spaces/paper-small.yaml``; each other line changes what it names. Results are appended to ``--out`` as they
-come, and the same command again runs only what is missing; without ``--data`` it runs nothing and summarises what is
-there.
+training of ``spaces/paper-small.yaml``; each other line changes what it names. Results are appended to ``--out`` as
+they come, and the same command again runs only what is missing; without ``--data`` it runs nothing and summarises what
+is there.
 """
 
 from __future__ import annotations

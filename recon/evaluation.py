@@ -1,5 +1,7 @@
 """How good a reconstruction is, slice by slice: a network's, the zero-filled image, sigpy's ℓ1-wavelet reconstruction.
 
+Simulated data have a ceiling too: their noise-free truth, measured as a reconstruction is.
+
 Training asks for means and values over the validation split; the final test asks for a table of slices and for
 pictures. Metrics are computed in ``recon.metrics``, their definitions are named in ``recon.definitions``.
 """
@@ -19,7 +21,7 @@ from torch import Tensor
 from recon import metrics
 from recon.config import MaskConfig
 from recon.data.loading import Batch, slice_batch
-from recon.data.prepared import PreparedData, Slice, Split
+from recon.data.prepared import TRUTH, PreparedData, Slice, Split
 from recon.errors import InputError
 from recon.fourier import ifft
 from recon.masks import Mask, fixed
@@ -100,6 +102,16 @@ def zero_filled(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
     """Aᴴ of the kept lines: what the scanner shows without any reconstruction."""
     coils = ifft(piece.kspace * mask.columns, axes=(-2, -1))
     return np.asarray((piece.maps.conj() * coils).sum(axis=0))
+
+
+def noise_free_truth(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
+    """The target without its noise, whatever the mask: no reconstruction, but the ceiling of them all.
+
+    Raises InputError where the slice was read without its truth, or its data do not know it.
+    """
+    if piece.truth is None:
+        raise InputError(f"the {TRUTH} of volume {piece.row.volume} is not known; only simulated data have one")
+    return piece.truth
 
 
 def l1_wavelet(regularisation: float, iterations: int = 60) -> Method:
@@ -232,7 +244,7 @@ def evaluate(
         index = data.index.set_index("slice_id").loc[ids]
         for volume, rows in index.groupby("volume", sort=True):
             rows = rows.sort_values("slice")
-            pieces = [data.read(int(one)) for one in rows.index]
+            pieces = [data.read(int(one), truth=True) for one in rows.index]
             pairs = {name: [reconstruct(piece, method, mask) for piece in pieces] for name, method in by_name.items()}
             reference = np.stack([target for _, target in next(iter(pairs.values()))])
             images = {name: np.stack([image for image, _ in found]) for name, found in pairs.items()}

@@ -1,8 +1,8 @@
 """The final test of a bundle: the one place where the test split is opened.
 
 Writes per-slice and summary tables with the metric definitions named, and pictures of reference, zero-filled, classical
-and learnt reconstruction with their errors, for every task. How slices are reconstructed and measured is left to
-``recon.evaluation``.
+and learnt reconstruction with their errors, for every task; of simulated data also of the noise-free truth. How slices
+are reconstructed and measured is left to ``recon.evaluation``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from recon.bundle import Bundle, slugs
-from recon.data.prepared import PreparedData
+from recon.data.prepared import TRUTH, TRUTH_IS, PreparedData
 from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.evaluation import (
@@ -27,6 +27,7 @@ from recon.evaluation import (
     l1_wavelet,
     measure,
     network_method,
+    noise_free_truth,
     tune_l1_wavelet,
     zero_filled,
 )
@@ -94,6 +95,8 @@ def final_test(
             methods[task][L1_WAVELET] = l1_wavelet(tuning.regularisation)
             best = max(tuning.scores.values())
             say(f"{task}: ℓ1-wavelet λ = {tuning.regularisation:g}, tuned on validation (SSIM {best:.4f})")
+        if data.knows_truth(task, "test"):
+            methods[task][TRUTH] = noise_free_truth
         methods[task][NETWORK] = network_method(network.for_task(task), task, device)
 
     out = Path(out)
@@ -117,6 +120,7 @@ def final_test(
             "data_hash": data.hash,
             "layout": bundle.config.network.layout,
             "l1_wavelet_validation_ssim": tuned,
+            "notes": [TRUTH_IS] if (slices["method"] == TRUTH).any() else [],
             "provenance": bundle.provenance,
         }
         fresh.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -106,7 +106,10 @@ def simulate(
     matrix: Annotated[int, typer.Option(help="Rows and columns of the reconstructed image.")] = 320,
     slices: Annotated[int, typer.Option(help="Coronal slices a volume.")] = 30,
     coils: Annotated[int, typer.Option(help="Receive coils.")] = 15,
-    snr: Annotated[float, typer.Option(help="Of muscle in the proton-density scan, coils combined.")] = 30.0,
+    snr: Annotated[
+        float,
+        typer.Option(help="Of muscle in the proton-density scan, coils combined; inspect says the ceiling it sets."),
+    ] = 30.0,
     seed: Annotated[int, typer.Option(help="Reproduces every file bit for bit.")] = 0,
     format: Annotated[
         Literal["fastmri", "ismrmrd", "hammernik", "cfl", "numpy"],
@@ -249,18 +252,24 @@ def inspect(
 ) -> None:
     """Say what prepared data hold, and draw a contact sheet.
 
-    A line for each task and split on standard output; images, maps and masks of a few slices in a picture.
+    A line for each task and split on standard output; images, maps and masks of a few slices in a picture. Of simulated
+    data also the ceiling: the SSIM of the noise-free truth on validation. Where it is low, simulate at a higher --snr.
 
     Example: splitpoint inspect data/prepared --space spaces/quickstart.yaml
     """
     from recon.data.inspect import contact_sheet, summary
-    from recon.data.prepared import PreparedData
+    from recon.data.prepared import TRUTH, TRUTH_IS, PreparedData
     from search.leaderboard import plain_table
     from spaces.schema import load_space
 
     prepared = PreparedData(data)
     masks = load_space(space).training.masks if space is not None else MasksConfig()
-    sys.stdout.write(plain_table(summary(prepared, masks)))
+    table = summary(prepared, masks)
+    if "ceiling" in table:
+        table["ceiling"] = table["ceiling"].round(3)
+    sys.stdout.write(plain_table(table))
+    if "ceiling" in table:
+        talk.print(f"ceiling: mean SSIM, definition «paper», of the {TRUTH} on validation. {TRUTH_IS}")
     path = contact_sheet(prepared, out or data / "contact_sheet.png", slices=slices, mask=masks.val)
     talk.print(f"hash {prepared.hash[:12]}, contact sheet {path}")
 
@@ -605,8 +614,9 @@ def run_test(
 ) -> None:
     """Test a bundle on the test split, which nothing else opens.
 
-    Beside the network stand the zero-filled image and sigpy's ℓ1-wavelet reconstruction. The summary goes to standard
-    output, tables of every slice and a picture of each task into the folder.
+    Beside the network stand the zero-filled image and sigpy's ℓ1-wavelet reconstruction, and of simulated data the
+    noise-free truth, which is their ceiling. The summary goes to standard output, tables of every slice and a picture
+    of each task into the folder.
 
     With --study, instead: every network that the study trained over its seeds, slice by slice, for its report's tables.
     The same command again tests what is new.
@@ -614,7 +624,7 @@ def run_test(
     Example: splitpoint test runs/first/bundle --data data/prepared
     """
     from recon import bundle as bundles
-    from recon.data.prepared import PreparedData
+    from recon.data.prepared import TRUTH, TRUTH_IS, PreparedData
     from recon.final_test import NETWORK, final_test
     from recon.training import choose_device
     from search.leaderboard import plain_table
@@ -643,6 +653,8 @@ def run_test(
     shown = result.summary[result.summary["definition"] == "paper"]
     names = ["task", "method", "volumes", "slices", "ssim_mean", "ssim_std", "psnr_mean", "nrmse_mean"]
     sys.stdout.write(plain_table(shown[names].round(4)))
+    if shown["method"].eq(TRUTH).any():
+        talk.print(TRUTH_IS)
     for kind, suffix in (("tables", ".csv"), ("pictures", ".png")):
         paths = [str(path) for path in result.files if path.suffix == suffix]
         talk.print(f"{kind}: {'  '.join(paths)}")
@@ -703,6 +715,7 @@ def test_networks(
     study: str, storage: str | None, runs_dir: Path, data: Path | None, workers: int, device: str
 ) -> None:
     """Test a study's networks, and print the mean of each configuration over its seeds."""
+    from recon.data.prepared import TRUTH, TRUTH_IS
     from search.leaderboard import plain_table
     from search.parallel import side_by_side
     from search.results import KEYS, TABLE
@@ -717,6 +730,8 @@ def test_networks(
     grouped = by_seed.groupby(groups, dropna=False, sort=False)
     means = grouped[["ssim", "psnr", "nrmse"]].mean().assign(seeds=grouped.size()).reset_index()
     sys.stdout.write(plain_table(means.rename(columns={"scarce_slices": "N"}).round(4)))
+    if means["kind"].eq(TRUTH).any():
+        talk.print(TRUTH_IS)
     talk.print(f"table: {opened.folder / 'test' / TABLE}")
 
 

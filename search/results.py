@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from recon.config import Config, MaskConfig
+from recon.data.prepared import TRUTH
 from recon.errors import InputError
 from recon.files import replace_file
 from recon.stored import read_json
@@ -34,7 +35,9 @@ KEYS = ["trial", "kind", "layout", "weighting", "init", "hyperparameters", "scar
 """What names a tested network; ``hyperparameters`` are those that were searched, such as ``learning_rate=0.001``."""
 COLUMNS = [*KEYS, "task", "volume", "slice", "ssim", "psnr", "nrmse", "validation", "weights"]
 ZERO_FILLED = "zero-filled"
-"""The kind of the lines that no network made, and the name of their images."""
+"""The kind of the lines of the zero-filled image, and the name of their images."""
+UNTRAINED = (ZERO_FILLED, TRUTH)
+"""Kinds of lines that no network made: they have neither N nor seed, and are compared with nothing."""
 REFERENCE = "reference"
 """The name of the images that all are measured against."""
 
@@ -79,10 +82,10 @@ class Results:
     folder: Path
 
     def images(self, name: str, weights: str | None = None) -> Images | None:
-        """A trial's images, or ``REFERENCE``, or ``ZERO_FILLED``; None where they were not kept.
+        """A trial's images, or those of ``REFERENCE`` or a kind of ``UNTRAINED``; None where they were not kept.
 
         Args:
-            name: of a trial.
+            name: of a trial, or one of these.
             weights: as the table has them; other ones are refused.
 
         Raises:

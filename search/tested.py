@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from recon.config import MaskConfig
-from recon.data.prepared import PreparedData
+from recon.data.prepared import TRUTH, PreparedData
 from recon.definitions import DEFINITIONS
 from recon.errors import InputError
-from recon.evaluation import Method, evaluate, network_method, zero_filled
+from recon.evaluation import Method, evaluate, network_method, noise_free_truth, zero_filled
 from recon.training import CHECKPOINT, load_network
 from search.results import (
     COLUMNS,
@@ -41,6 +41,9 @@ from search.results import (
 )
 from search.study import OpenStudy, Record
 
+UNTRAINED_METHODS: Mapping[str, Method] = {ZERO_FILLED: zero_filled, TRUTH: noise_free_truth}
+"""What makes the images that no network makes, by kind."""
+
 
 class TrialTest(NamedTuple):
     """What the test of one trial gave."""
@@ -55,7 +58,7 @@ Map = Callable[[Callable[["Job"], TrialTest], Iterable["Job"]], Iterable[TrialTe
 
 @dataclass(frozen=True)
 class Job:
-    """The test of one trial; picklable. Without a checkpoint, of the zero-filled image."""
+    """The test of one trial; picklable. Without a checkpoint, of the method of its kind in ``UNTRAINED_METHODS``."""
 
     labels: dict[str, Any]
     validation: dict[str, float]
@@ -72,7 +75,15 @@ class Job:
     @property
     def images(self) -> tuple[str, ...]:
         """The names of the images that it makes."""
-        return (self.labels["trial"],) if self.checkpoint is not None else (ZERO_FILLED, REFERENCE)
+        if self.checkpoint is not None:
+            return (self.labels["trial"],)
+        kind = self.labels["kind"]
+        return (kind, REFERENCE) if kind == ZERO_FILLED else (kind,)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from others: the trial, and the kind where there is no trial."""
+        return self.labels["trial"], self.labels["kind"]
 
 
 def study_test(
@@ -120,19 +131,20 @@ def study_test(
         table = read_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
     except InputError as error:
         raise InputError(f"{error}; delete it, and the study is tested again") from error
-    jobs = list(_jobs(records, folder, device))
+    jobs = list(_jobs(records, opened, device))
     write_about(_about(study, records, opened), results)
     # What is no longer in the study, was trained anew, or lacks its pictures, goes.
-    wanted = {job.labels["trial"]: job.weights for job in jobs if _has_images(job, results)}
-    table = table.loc[table["trial"].map(wanted).eq(table["weights"]).astype(bool)]
-    tested = set(table["trial"])
-    missing = [job for job in jobs if job.labels["trial"] not in tested]
+    wanted = {job.key: job.weights for job in jobs if _has_images(job, results)}
+    table = table.loc[[wanted.get(key) == weights for key, weights in zip(_keys(table), table["weights"], strict=True)]]
+    tested = set(_keys(table))
+    missing = [job for job in jobs if job.key not in tested]
     for done, found in enumerate(map(run_job, missing), start=1):
         for name, images in found.images.items():
             write_images(images_path(results, name), images, found.table["weights"].iloc[0])
         table = pd.concat([table, found.table]) if len(table) else found.table
         # Stable, so that a trial's slices stay in their order.
-        table = table.sort_values("trial", key=lambda names: names.str[1:].replace("", "-1").astype(int), kind="stable")
+        places = {job.key: place for place, job in enumerate(jobs)}
+        table = table.iloc[np.argsort([places[key] for key in _keys(table)], kind="stable")]
         write_table(table, path)
         if progress is not None:
             progress(done, len(missing))
@@ -178,11 +190,19 @@ def _has_images(job: Job, results: Path) -> bool:
     return all(weights == job.weights for _, weights in found)
 
 
-def _jobs(records: Sequence[Record], data: Path, device: str) -> Iterator[Job]:
+def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(table["trial"], table["kind"], strict=True))
+
+
+def _jobs(records: Sequence[Record], data: PreparedData, device: str) -> Iterator[Job]:
     mask = _mask(records).model_dump_json()
     tasks = tuple(dict.fromkeys(task for one in records for task in one.tasks))
-    labels: dict[str, Any] = {**dict.fromkeys(KEYS, ""), "kind": ZERO_FILLED, "scarce_slices": None, "seed": None}
-    yield Job(labels, {}, tasks, None, "", data.resolve(), mask, device)
+    folder = data.path.resolve()
+    truth = tuple(task for task in tasks if data.knows_truth(task, "test"))
+    for kind, served in {ZERO_FILLED: tasks, TRUTH: truth}.items():
+        if served:
+            labels: dict[str, Any] = {**dict.fromkeys(KEYS, ""), "kind": kind, "scarce_slices": None, "seed": None}
+            yield Job(labels, {}, served, None, "", folder, mask, device)
     for one in records:
         if one.checkpoint is None or not (Path(one.checkpoint) / CHECKPOINT).is_file():
             raise InputError(f"the checkpoint of trial {one.name} is not at {one.checkpoint}; was it moved or deleted?")
@@ -200,7 +220,7 @@ def _jobs(records: Sequence[Record], data: Path, device: str) -> Iterator[Job]:
         with (checkpoint / CHECKPOINT).open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         validation = {task: one.metrics[f"ssim/{task}"] for task in one.tasks}
-        yield Job(labels, validation, one.tasks, checkpoint, weights, data.resolve(), mask, device)
+        yield Job(labels, validation, one.tasks, checkpoint, weights, folder, mask, device)
 
 
 def _hyperparameters(record: Record) -> str:
@@ -211,8 +231,9 @@ def _hyperparameters(record: Record) -> str:
 def run_job(job: Job) -> TrialTest:
     """Test one trial."""
     data = PreparedData(job.data, open_test=True)
-    methods: dict[str, Method] = dict.fromkeys(job.tasks, zero_filled)
-    if job.checkpoint is not None:
+    if job.checkpoint is None:
+        methods = dict.fromkeys(job.tasks, UNTRAINED_METHODS[job.labels["kind"]])
+    else:
         network, _ = load_network(job.checkpoint, job.device)
         methods = {task: network_method(network.for_task(task), task, job.device) for task in job.tasks}
     mask = MaskConfig.model_validate_json(job.mask)

@@ -1,12 +1,28 @@
 """What many tests share: a small simulated knee data set, raw and prepared once a run."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 # One thread each: on small arrays more threads cost time, and the tests' trials run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def without_truth(prepared: Path, out: Path) -> Path:
+    """A copy of prepared data as a version made them that knew no noise-free truth."""
+    import h5py
+
+    shutil.copytree(prepared, out)
+    for path in (out / "volumes").glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            record = json.loads(file.attrs["record"])
+            del record["truth"], record["simulated_noise"]
+            file.attrs["record"] = json.dumps(record)
+            file.pop("truth", None)
+    return out
 
 
 @pytest.fixture(scope="session")

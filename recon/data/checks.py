@@ -7,7 +7,6 @@ and the coils' covariances.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from recon import coils
 from recon.data.prepared import VolumeRecord
 from recon.data.readers import RawVolume
+from recon.data.readers.raw import SamplesHash
 from recon.errors import InputError
 
 Severity = Literal["error", "warning"]
@@ -63,7 +63,7 @@ class Survey:
     def __init__(self, raw: RawVolume, calibration_width: int, *, along_readout: bool = False) -> None:
         self._raw = raw
         self.findings: list[Finding] = []
-        digest = hashlib.sha256(repr((raw.slices, raw.coils, raw.rows, raw.columns)).encode())
+        digest = SamplesHash((raw.slices, raw.coils, raw.rows, raw.columns))
         self.edge = np.zeros((raw.coils, raw.coils), np.complex128)
         self.centre = np.zeros((*((raw.rows,) if along_readout else ()), raw.coils, raw.coils), np.complex128)
         corners = 0
@@ -75,7 +75,7 @@ class Survey:
                 self._add("error", position, f"{MOST_ERRORS} slices before are broken; the rest was not read")
                 break
             kspace = raw.read_slice(position)
-            digest.update(kspace.tobytes())
+            digest.add(kspace)
             power = kspace.real**2 + kspace.imag**2
             if not self._is_whole(position, kspace, power):
                 continue

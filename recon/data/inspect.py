@@ -1,13 +1,15 @@
 """What is in a prepared data set: a table of counts and a contact sheet of pictures.
 
-Looks only at training and validation slices; of the test split it counts what the index says and opens nothing.
+Looks only at training and validation slices; of the test split it counts what the index says and opens nothing. Where
+the data know their noise-free truth, the table says the ceiling that their noise leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ from recon.coils import espirit_residual
 from recon.config import MaskConfig, MasksConfig
 from recon.data.prepared import SPLITS, PreparedData, Row, Slice, centre
 from recon.errors import InputError
+from recon.evaluation import measure_slice, noise_free_truth
 from recon.files import replace_file
 from recon.masks import Mask, fixed
 
@@ -33,11 +36,14 @@ def summary(data: PreparedData, masks: MasksConfig | None = None) -> pd.DataFram
 
     Returns:
         Columns task, split, volumes, patients, slices, coils, rows, columns, padding (left+right), crop, and for the
-        split's mask lines and net_acceleration; a range (``50-70``) where training draws among several.
+        split's mask lines and net_acceleration; a range (``50-70``) where training draws among several. Where a task's
+        validation slices know their noise-free truth also ``ceiling``: their mean SSIM of it (definition ``paper``)
+        against the noisy reference, NaN in the lines of other splits.
     """
     masks = masks or MasksConfig()
     shape = ["coils", "rows", "columns", "pad_left", "pad_right", "crop_rows", "crop_columns"]
-    lines = []
+    lines: list[dict[str, Any]] = []
+    known = {task for task in data.tasks if data.knows_truth(task, "val")}
     for task, split in product(data.tasks, SPLITS):
         chosen = data.index[(data.index["task"] == task) & (data.index["split"] == split)]
         for _, group in chosen.groupby(shape):
@@ -59,7 +65,18 @@ def summary(data: PreparedData, masks: MasksConfig | None = None) -> pd.DataFram
                     "net_acceleration": _range([mask.net_acceleration for mask in drawn], ".2f"),
                 }
             )
+            if split == "val" and task in known:
+                lines[-1]["ceiling"] = ceiling(data, group["slice_id"], masks.val)
     return pd.DataFrame(lines)
+
+
+def ceiling(data: PreparedData, slices: Iterable[int], mask: MaskConfig) -> float:
+    """Mean SSIM (definition ``paper``) of the slices' noise-free truth against their noisy reference.
+
+    About what the best possible network could score, and so what a simulation's noise leaves to be told apart.
+    """
+    pieces = (data.read(int(one), truth=True) for one in slices)
+    return float(np.mean([measure_slice(piece, noise_free_truth, mask)["ssim"] for piece in pieces]))
 
 
 def possible_masks(config: MaskConfig, row: Row) -> list[Mask]:

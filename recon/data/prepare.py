@@ -293,8 +293,10 @@ def _prepare_volume(job: Job, findings: list[Finding]) -> tuple[Status, VolumeRe
     path = job.out / volume_file(raw.name)
     source_sha256 = files_sha256(raw.files)
     facts = _facts(raw, job)
+    said = raw.simulated_noise
+    noise_key = "" if said is None else _digest(said.model_dump(mode="json"))
     if path.is_file():
-        record = _kept(path, facts, source_sha256)
+        record = _kept(path, facts, source_sha256, noise_key)
         if record is not None:
             findings += [Finding(str(raw.path), position, "warning", what) for position, what in record.warnings]
             return "kept", record
@@ -304,6 +306,9 @@ def _prepare_volume(job: Job, findings: list[Finding]) -> tuple[Status, VolumeRe
     seen = volume.survey(raw, options)
     findings += seen.findings
     seen.require_whole()
+    noise, doubt = volume.known_noise(raw, seen.kspace_sha256)
+    if doubt:
+        findings.append(Finding(str(raw.path), None, "warning", doubt))
     matrices = volume.coil_matrices(raw, options, seen)
     calibration = calibration_key(raw, options, matrices, seen.kspace_sha256, source_sha256)
     with _maps_of(job.known.get(calibration), calibration, raw.slices) as known_maps:
@@ -315,11 +320,13 @@ def _prepare_volume(job: Job, findings: list[Finding]) -> tuple[Status, VolumeRe
                 "kspace_sha256": seen.kspace_sha256,
                 "calibration": calibration,
                 "prewhitened": matrices.whitened,
-                "warnings": [(one.slice, one.what) for one in seen.findings],
+                "warnings": [(one.slice, one.what) for one in findings],
+                "simulated_noise": noise_key,
+                "truth": noise is not None,
                 "source_sha256": source_sha256,
                 "versions": versions(),
             },
-            volume.pieces(raw, options, matrices, known_maps),
+            volume.pieces(raw, options, matrices, known_maps, noise),
             matrices.stored(),
         )
     return "prepared", record
@@ -417,7 +424,7 @@ def _facts(raw: RawVolume, job: Job) -> dict[str, Any]:
     }
 
 
-def _kept(path: Path, facts: dict[str, Any], source_sha256: str) -> VolumeRecord | None:
+def _kept(path: Path, facts: dict[str, Any], source_sha256: str, noise_key: str) -> VolumeRecord | None:
     """The record of a finished volume, where it is what would be made now; else None."""
     try:
         record = read_record(path)
@@ -425,7 +432,9 @@ def _kept(path: Path, facts: dict[str, Any], source_sha256: str) -> VolumeRecord
         # Of another version, or not ours: made again.
         return None
     same = record.source_sha256 == source_sha256 and record.key == volume_key(facts, record.kspace_sha256)
-    return record if same else None
+    # Of formats with hints this is not among the files that are hashed; and what was prepared by a version that knew no
+    # truth has none.
+    return record if same and record.simulated_noise == noise_key else None
 
 
 def _check_has_reference(raw: RawVolume) -> None:

@@ -5,7 +5,8 @@
     OUT/dataset.json          format version, content hash, options, tasks, volumes, what failed, library versions
     OUT/index.csv             a line a slice, read with exact types
     OUT/problems.csv          what was found wrong with raw files, by file and slice
-    OUT/volumes/<name>.h5     kspace, maps, target of one volume, and where they came from
+    OUT/volumes/<name>.h5     kspace, maps, target of one volume, and where they came from; where it was simulated, the
+                              noise-free truth too
 
 This module knows the format: how it is read, and the pieces that write it. How raw k-space becomes these arrays is
 ``recon.data.prepare``; how slices become batches is ``recon.data.loading``.
@@ -36,6 +37,15 @@ DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.csv"
 PROBLEMS_FILE = "problems.csv"
 VOLUMES_FOLDER = "volumes"
+
+TRUTH = "noise-free truth"
+"""What ``Slice.truth`` is called in tables."""
+TRUTH_IS = (
+    "The noise-free truth is no reconstruction: it is the simulated image before noise was added, measured against the "
+    "noisy reference as every method is. It marks the ceiling that the reference's own noise leaves; a network can lie "
+    "a little above by keeping the noise of the lines that it is given."
+)
+"""The same in sentences, for legends and files."""
 
 Split = Literal["train", "val", "test"]
 Cut = Literal["volumes", "slices"]
@@ -147,6 +157,10 @@ class VolumeRecord(Config):
     versions: dict[str, str]
     warnings: tuple[tuple[int | None, str], ...] = ()
     """What was found odd: slice (None: the whole volume), and a sentence."""
+    simulated_noise: str = ""
+    """Identity of what the raw file said about how its noise was drawn; nothing where it said nothing."""
+    truth: bool = False
+    """Whether the file holds the noise-free truth."""
 
 
 class Row(NamedTuple):
@@ -187,6 +201,9 @@ class Slice(NamedTuple):
     target: NDArray[np.complex64]
     """(rows, columns); the fully sampled coil images, SENSE-combined."""
     row: Row
+    truth: NDArray[np.complex64] | None = None
+    """(rows, columns); the target without its noise, by the same maps. None where the data do not know it, and wherever
+    nobody asked for it: see ``PreparedData.read``."""
 
 
 def _index_dtypes() -> dict[str, Any]:
@@ -227,6 +244,8 @@ class Piece(NamedTuple):
     kspace: NDArray[np.complex64]
     maps: NDArray[np.complex64]
     target: NDArray[np.complex64]
+    truth: NDArray[np.complex64] | None = None
+    """The target without its noise, where it is known."""
 
 
 def write_volume(
@@ -240,7 +259,7 @@ def write_volume(
     Args:
         path: the file to write.
         record: the fields of ``VolumeRecord`` except ``scale``, which is found here: the volume's largest target
-            magnitude inside the crop.
+            magnitude inside the crop. Where its ``truth`` holds, each piece has one.
         pieces: the slices in order, as many as ``record['slices']``.
         matrices: what the coils were multiplied by, ``whitening`` first and ``compression`` then, to be stored too.
 
@@ -259,8 +278,11 @@ def write_volume(
         kspace = file.create_dataset("kspace", coils, np.complex64)
         maps = file.create_dataset("maps", coils, np.complex64)
         target = file.create_dataset("target", (record["slices"], *shape), np.complex64)
+        truth = file.create_dataset("truth", target.shape, np.complex64) if record.get("truth") else None
         for position, piece in enumerate(pieces):
             kspace[position], maps[position], target[position] = piece.kspace, piece.maps, piece.target
+            if truth is not None:
+                truth[position] = piece.truth
             brightest = max(brightest, float(np.abs(piece.target[region]).max()))
         if brightest == 0:
             raise InputError(f"{record['source']}: the combined image is zero everywhere; is its k-space empty?")
@@ -417,8 +439,21 @@ class PreparedData:
             raise InputError(f"{self.path} has no volume {volume!r}")
         return read_record(self.path / volume_file(volume))
 
-    def read(self, slice_id: int) -> Slice:
+    def knows_truth(self, task: str, split: Split) -> bool:
+        """Whether every slice of a task in a split has a noise-free truth, as simulated ones do.
+
+        Raises:
+            InputError: as ``subset``.
+        """
+        volumes = {self.row(one).volume for one in self.subset(task, split=split)}
+        return bool(volumes) and all(self.record(volume).truth for volume in volumes)
+
+    def read(self, slice_id: int, *, truth: bool = False) -> Slice:
         """Read one slice.
+
+        Args:
+            slice_id: which.
+            truth: also read the noise-free truth, where the data know it. Training never asks.
 
         Raises:
             InputError: no such slice; a slice of the test split where that was not opened; a volume that was prepared
@@ -432,7 +467,8 @@ class PreparedData:
             key = json.loads(file.attrs["record"])["key"]
             if key != self.description.keys[row.volume]:
                 raise InputError(f"{path} was prepared anew since the index was written; prepare the data again")
-            return Slice(file["kspace"][row.slice], file["maps"][row.slice], file["target"][row.slice], row)
+            found = file["truth"][row.slice] if truth and "truth" in file else None
+            return Slice(file["kspace"][row.slice], file["maps"][row.slice], file["target"][row.slice], row, found)
 
     def subset(self, task: str, n: int | None = None, cut: Cut = "volumes", split: Split = "train") -> list[int]:
         """Slices of a task in a split, in ascending order of ``slice_id``.

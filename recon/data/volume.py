@@ -1,8 +1,9 @@
 """One raw volume → its prepared slices: the steps of a preparation, for data sets and for reconstructing alike.
 
 Padding zeroed, noise whitened, coils compressed where asked, coil maps, readout oversampling off, SENSE-combined
-target. The maps come before the oversampling goes, because an object that is cut off at the edge of the field of view
-wraps round for ESPIRiT, and no single set of maps explains the outer rows then.
+target; of a simulated volume, the target without its noise too. The maps come before the oversampling goes, because an
+object that is cut off at the edge of the field of view wraps round for ESPIRiT, and no single set of maps explains the
+outer rows then.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from recon import coils
 from recon.data.checks import Survey
 from recon.data.prepared import Piece, PrepareOptions, centre
 from recon.data.readers import RawVolume
+from recon.data.readers.drawn import DrawnNoise
 from recon.errors import InputError
 from recon.fourier import fft, ifft
 from recon.masks import fixed
@@ -114,6 +116,7 @@ def pieces(
     options: PrepareOptions,
     matrices: CoilMatrices,
     known_maps: Callable[[int], Complex] | None = None,
+    noise: DrawnNoise | None = None,
 ) -> Iterator[Piece]:
     """The prepared slices of a raw volume, one at a time.
 
@@ -125,9 +128,12 @@ def pieces(
         options: how to prepare it.
         matrices: of ``coil_matrices``.
         known_maps: maps of a slice that were made before, from the same samples in the same way.
+        noise: of ``known_noise``. Every step but the calibration is linear, so the target minus the noise that went
+            through the same steps, with the maps of the noisy slice, is the target without noise.
 
     Yields:
-        k-space (coils, rows, columns) without readout oversampling and with zero padding; maps; the combined image.
+        k-space (coils, rows, columns) without readout oversampling and with zero padding; maps; the combined image, and
+        where the noise is given, the same without it.
     """
     if raw.mask is None and options.calibration == "mask":
         mask = fixed(options.calibration_mask, raw.columns, (raw.pad_left, raw.pad_right)).columns
@@ -145,7 +151,33 @@ def pieces(
             maps = _espirit(raw, position, acquired, mask, options)
         kspace = without_oversampling(acquired, raw.image_rows)
         target = coils.sense_combine(ifft(kspace, (-2, -1)), maps)
-        yield Piece(kspace, maps, target)
+        truth = None
+        if noise is not None:
+            added = without_padding(noise.of_slice(position), raw.pad_left, raw.pad_right)
+            added = without_oversampling(matrices.apply(added), raw.image_rows)
+            truth = target - coils.sense_combine(ifft(added, (-2, -1)), maps)
+        yield Piece(kspace, maps, target, truth)
+
+
+def known_noise(raw: RawVolume, kspace_sha256: str) -> tuple[DrawnNoise | None, str]:
+    """The noise in a volume, where a simulator says how it was drawn and that can be done again.
+
+    Args:
+        raw: the volume.
+        kspace_sha256: of its samples, as ``Survey`` found it.
+
+    Returns:
+        The noise, or None; and why not, where the volume says something that does not hold.
+    """
+    noise = raw.simulated_noise
+    if noise is None:
+        return None, ""
+    shape = (raw.coils, raw.rows, raw.columns)
+    if noise.shape != shape or noise.kspace_sha256 != kspace_sha256:
+        return None, "it says how its noise was drawn, but its samples were changed since; its truth is not known"
+    if not noise.is_drawn_alike():
+        return None, "NumPy draws other numbers than when it was simulated; its truth is not known"
+    return noise, ""
 
 
 def _espirit(

@@ -2,6 +2,7 @@
 
 Every format holds the same samples. ISMRMRD is written by the ``ismrmrd`` package, as a scanner's converter would: a
 noise scan, slices interleaved, padded lines left out. Formats without a header get their hints in a JSON file beside.
+How the noise was drawn goes into every one: in HDF5 as a text of its own, else among the hints.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
+from recon.data.readers.drawn import NAME as NOISE
 from recon.data.readers.raw import usual_task
 from recon.files import replace_directory, replace_file
 
@@ -54,31 +56,35 @@ def _ismrmrd(path: Path, volume: h5py.File, rng: np.random.Generator) -> Path:
     slices, coils, rows, _ = volume["kspace"].shape
     thickness = encoding.encodedSpace.fieldOfView_mm.z
     target = path.with_suffix(".ismrmrd")
-    with replace_file(target) as fresh, closing(ismrmrd.Dataset(str(fresh), mode="w")) as dataset:
-        dataset.write_xml_header(header.toXML())
-        counter = 0
+    with replace_file(target) as fresh:
+        with closing(ismrmrd.Dataset(str(fresh), mode="w")) as dataset:
+            dataset.write_xml_header(header.toXML())
+            counter = 0
 
-        def append(samples: NDArray[np.complex64], flags: tuple[int, ...], **counters: int) -> None:
-            nonlocal counter
-            readout = ismrmrd.Acquisition.from_array(np.ascontiguousarray(samples, np.complex64))
-            readout.center_sample = rows // 2
-            readout.scan_counter = counter = counter + 1
-            readout.read_dir[:], readout.phase_dir[:], readout.slice_dir[:] = (0, 0, 1), (1, 0, 0), (0, 1, 0)
-            for flag in flags:
-                readout.setFlag(flag)
-            for name, value in counters.items():
-                setattr(readout.idx, name, value)
-            readout.position[1] = thickness * readout.idx.slice
-            dataset.append_acquisition(readout)
+            def append(samples: NDArray[np.complex64], flags: tuple[int, ...], **counters: int) -> None:
+                nonlocal counter
+                readout = ismrmrd.Acquisition.from_array(np.ascontiguousarray(samples, np.complex64))
+                readout.center_sample = rows // 2
+                readout.scan_counter = counter = counter + 1
+                readout.read_dir[:], readout.phase_dir[:], readout.slice_dir[:] = (0, 0, 1), (1, 0, 0), (0, 1, 0)
+                for flag in flags:
+                    readout.setFlag(flag)
+                for name, value in counters.items():
+                    setattr(readout.idx, name, value)
+                readout.position[1] = thickness * readout.idx.slice
+                dataset.append_acquisition(readout)
 
-        factor = np.linalg.cholesky(volume.attrs["noise_covariance"] + 1e-30 * np.eye(coils))
-        for _ in range(NOISE_READOUTS):
-            white = rng.standard_normal((2, coils, rows)) * np.sqrt(0.5)
-            append(factor @ (white[0] + 1j * white[1]), (ismrmrd.ACQ_IS_NOISE_MEASUREMENT,))
-        for position in [*range(0, slices, 2), *range(1, slices, 2)]:
-            kspace = volume["kspace"][position]
-            for step in range(limits.minimum, limits.maximum + 1):
-                append(kspace[:, :, left + step], (), kspace_encode_step_1=step, slice=position)
+            factor = np.linalg.cholesky(volume["noise_covariance"][()] + 1e-30 * np.eye(coils))
+            for _ in range(NOISE_READOUTS):
+                white = rng.standard_normal((2, coils, rows)) * np.sqrt(0.5)
+                append(factor @ (white[0] + 1j * white[1]), (ismrmrd.ACQ_IS_NOISE_MEASUREMENT,))
+            for position in [*range(0, slices, 2), *range(1, slices, 2)]:
+                kspace = volume["kspace"][position]
+                for step in range(limits.minimum, limits.maximum + 1):
+                    append(kspace[:, :, left + step], (), kspace_encode_step_1=step, slice=position)
+        if NOISE in volume:
+            with h5py.File(fresh, "r+") as file:
+                file[NOISE] = volume[NOISE][()]
     return target
 
 
@@ -123,6 +129,7 @@ def _write_hints(path: Path, volume: h5py.File, **more: Any) -> None:
         "crop": [size.x, size.y],
         "task": usual_task(volume.attrs["acquisition"]),
         "patient": volume.attrs["patient_id"],
+        **({NOISE: json.loads(volume[NOISE][()])} if NOISE in volume else {}),
         **more,
     }
     with replace_file(path.with_name(path.name + ".json")) as fresh:

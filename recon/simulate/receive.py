@@ -1,6 +1,7 @@
-"""What the coils hear: Biot–Savart receive fields, k-space of the drawn object, and correlated noise.
+"""What the coils hear: Biot–Savart receive fields, k-space of the drawn object, and the covariance of their noise.
 
-Leaves to others: the object itself (`anatomy`, `contrast`) and the file (`write`).
+Leaves to others: the object itself (`anatomy`, `contrast`), drawing the noise (`recon.data.readers.drawn`) and the file
+(`write`).
 """
 
 import functools
@@ -181,17 +182,3 @@ def _low(spectrum: NDArray[np.complex64], size: int, axis: int) -> NDArray[np.co
     ends = [slice(length - size // 2, length), slice(0, (size + 1) // 2)]
     before = (slice(None),) * axis
     return np.concatenate([spectrum[(*before, end)] for end in ends], axis)
-
-
-def noise(
-    shape: tuple[int, ...], covariance: NDArray[np.complex128], rng: np.random.Generator
-) -> NDArray[np.complex64]:
-    """Complex normal noise (coils, …) of `shape` whose coils have the given covariance E[n nᴴ] (coils, coils)."""
-    white = rng.standard_normal((2, *shape), np.float32)
-    samples = (white[0] + 1j * white[1]) * np.float32(np.sqrt(0.5))
-    factor = np.linalg.cholesky(covariance).astype(np.complex64)
-    mixed = np.zeros(shape, np.complex64)
-    for coil, row in enumerate(factor):
-        for other, weight in enumerate(row[: coil + 1]):
-            mixed[coil] += weight * samples[other]
-    return mixed

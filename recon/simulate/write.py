@@ -1,5 +1,7 @@
 """One simulated examination, written as it is made: a subject's two volumes, in fastMRI's HDF5 layout or others.
 
+Beside the k-space stands how its noise was drawn (``recon.data.readers.drawn``), so that the noise-free image is known.
+
 Leaves to others: anatomy, contrast and coils; here they are only put together and written.
 """
 
@@ -14,16 +16,19 @@ import ismrmrd.xsd
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.data.readers.drawn import NAME as DRAWN_NOISE
+from recon.data.readers.drawn import DrawnNoise, draw_noise, noise_factor
+from recon.data.readers.raw import SamplesHash
 from recon.files import replace_file
 from recon.fourier import ifft
 from recon.simulate.anatomy import Subject
 from recon.simulate.contrast import PROTOCOLS, Protocol, signals, water_and_fat
 from recon.simulate.formats import Format, convert
 from recon.simulate.geometry import SUPERSAMPLING, Geometry
-from recon.simulate.receive import Receiver, acquire, noise
+from recon.simulate.receive import Receiver, acquire
 from recon.simulate.texture import SmoothMap
 
-SIMULATOR_VERSION = 1
+SIMULATOR_VERSION = 2
 """Raised whenever the same arguments give other bits."""
 GAIN = 1e-4
 """Of the receiver: brings k-space to about the scale of fastMRI's."""
@@ -62,9 +67,13 @@ class Examination:
         """Where a volume is written."""
         return self.out / self.split / f"{self.patient}_{protocol.acquisition}.h5"
 
+    def words(self, *words: int) -> tuple[int, ...]:
+        """What the subject's stream of random numbers for one purpose is seeded with."""
+        return (self.seed, self.number, *words)
+
     def rng(self, *words: int) -> np.random.Generator:
         """The subject's own stream of random numbers for one purpose."""
-        return np.random.default_rng(np.random.SeedSequence([self.seed, self.number, *words]))
+        return np.random.default_rng(np.random.SeedSequence(self.words(*words)))
 
 
 _ANATOMY, _TEXTURE, _COILS, _PHASE, _NOISE, _FIELD, _NOISE_SCAN = range(7)
@@ -76,6 +85,8 @@ def examine(examination: Examination) -> list[Path]:
     subject = Subject(examination.knee, examination.rng(_ANATOMY), coarse=geometry.coarse)
     receiver = Receiver(geometry, examination.coils, examination.rng(_COILS))
     field = SmoothMap(geometry.field_of_view_mm, examination.rng(_FIELD))
+    factor = noise_factor(receiver.covariance)
+    hashes = [SamplesHash((geometry.slices, examination.coils, geometry.rows, geometry.columns)) for _ in PROTOCOLS]
     phases = [SmoothMap(geometry.field_of_view_mm, examination.rng(_PHASE, n)) for n in range(len(PROTOCOLS))]
     with contextlib.ExitStack() as stack:
         volumes = [
@@ -91,9 +102,21 @@ def examine(examination: Examination) -> list[Path]:
                 water, fat = water_and_fat(fractions, protocol, off_resonance, subject.spread)
                 magnitude = water + np.roll(fat, FAT_SHIFT_PIXELS * SUPERSAMPLING, axis=0)
                 image = magnitude * np.exp(1j * PHASE_RAD * phases[number](middle, y, z)).astype(np.complex64)
-                kspace = GAIN * _scan(examination, protocol, receiver, sensitivities, image, (number, index))
+                kspace = GAIN * _scan(examination, protocol, factor, sensitivities, image, (number, index))
+                hashes[number].add(kspace)
                 volumes[number]["kspace"][index] = kspace
                 volumes[number]["reconstruction_rss"][index] = root_sum_of_squares(kspace, geometry.matrix)
+        # A scan of nothing has no image without its noise.
+        for number, protocol in enumerate(PROTOCOLS if examination.snr > 0 else ()):
+            drawn = DrawnNoise.remember(
+                entropy=examination.words(_NOISE, number),
+                shape=(examination.coils, geometry.rows, geometry.columns),
+                acquired=geometry.padding,
+                scale=GAIN * noise_level(examination.snr, protocol),
+                factor=factor,
+                kspace_sha256=hashes[number].hexdigest(),
+            )
+            volumes[number][DRAWN_NOISE] = drawn.model_dump_json()
     return [
         convert(examination.path(protocol), examination.format, examination.rng(_NOISE_SCAN, number))
         for number, protocol in enumerate(PROTOCOLS)
@@ -103,7 +126,7 @@ def examine(examination: Examination) -> list[Path]:
 def _scan(
     examination: Examination,
     protocol: Protocol,
-    receiver: Receiver,
+    factor: NDArray[np.complex64],
     sensitivities: NDArray[np.complex64],
     image: NDArray[np.complex64],
     words: tuple[int, int],
@@ -118,7 +141,7 @@ def _scan(
     if level > 0:
         left, right = geometry.padding
         shape = (examination.coils, geometry.rows, right - left)
-        added = noise(shape, receiver.covariance, examination.rng(_NOISE, *words))
+        added = draw_noise(shape, factor, examination.rng(_NOISE, *words))
         kspace[..., left:right] += np.float32(level) * added
     return kspace
 
@@ -156,7 +179,8 @@ def _volume(examination: Examination, side: str, receiver: Receiver, protocol: P
         file.attrs["knee"] = examination.knee
         file.attrs["side"] = side
         covariance = receiver.covariance * (GAIN * noise_level(examination.snr, protocol)) ** 2
-        file.attrs["noise_covariance"] = covariance.astype(np.complex64)
+        # No attribute, which holds at most 64 KiB: that of 91 coils is larger.
+        file["noise_covariance"] = covariance.astype(np.complex64)
 
 
 def header(geometry: Geometry, coils: int, protocol: Protocol, patient: str) -> str:

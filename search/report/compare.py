@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recon.data.prepared import TRUTH
 from recon.errors import InputError
-from search.results import ZERO_FILLED, Results
+from search.results import UNTRAINED, ZERO_FILLED, Results
 
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -24,6 +25,7 @@ SIX = tuple((layout, weighting) for layout in ("I2V10", "I2Y10") for weighting i
 """The paper's networks; others stand below them."""
 NAMES = {
     ZERO_FILLED: "Zero-filled",
+    TRUTH: "Noise-free truth",
     "stl": "STL",
     "stl-steps": "STL, equal steps",
     "joint-stl": "Joint STL",
@@ -35,11 +37,11 @@ NAMES = {
 """Of kinds other than multi-task networks, in the order of a table's rows."""
 COMPARED = ("stl", "stl-steps", "joint-stl", "joint-tuned", "transfer")
 """Baselines that every network is compared with; so are peers."""
-OWN = ("mtl", ZERO_FILLED, "stl", "stl-steps", "joint-stl", "joint", "joint-tuned", "transfer")
+OWN = ("mtl", *UNTRAINED, "stl", "stl-steps", "joint-stl", "joint", "joint-tuned", "transfer")
 """Kinds that a study has; any other is a peer, made by another tool."""
 
 NO_SEED = -1
-"""Stands for the seed of the zero-filled image."""
+"""Stands for the seed of what no network made."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Comparison:
 
     @functools.cached_property
     def rows(self) -> list[Row]:
-        """Every configuration: the zero-filled image, baselines, peers, the paper's networks, others, transferred."""
+        """Every configuration: what no network made, baselines, peers, the paper's networks, others, transferred."""
         lines = self.results.table[ROW].drop_duplicates()
         six = {pair: place for place, pair in enumerate(SIX)}
         kinds = {kind: place for place, kind in enumerate([*(k for k in NAMES if k in OWN), *self.peers, "mtl"])}

@@ -18,7 +18,7 @@ from recon.files import replace_file
 from search.report.compare import LEVEL, Comparison, Difference, Row
 from search.report.pictures import pictures, source
 from search.report.tables import legend
-from search.results import ZERO_FILLED
+from search.results import UNTRAINED
 
 DPI = 150
 # Okabe and Ito's colours, told apart by the colour-blind.
@@ -60,7 +60,7 @@ def styles(comparison: Comparison) -> dict[Row, Style]:
             colour = _WEIGHTINGS.get(row.weighting, "#666666")
             face = {"transfer": "white", "joint": "#cccccc"}.get(row.init, colour)
             found[row] = Style(colour, marker, dash, 1.3, face)
-        elif row.kind != ZERO_FILLED:
+        elif row.kind not in UNTRAINED:
             colour = colours[row.kind]
             found[row] = Style(colour, "o", "solid", 2.2, colour)
     return found
@@ -96,7 +96,7 @@ def curves(comparison: Comparison) -> Figure:
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xlim(counts[0] / 1.15, counts[-1] * 1.15)
             axis.set_xlabel(f"N: training slices of {comparison.scarce}")
-            axis.set_title(f"{task}{_zero_filled(comparison, task)}")
+            axis.set_title(f"{task}{_untrained(comparison, task)}")
             axis.grid(color="#e6e6e6", lw=0.7)
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
@@ -136,10 +136,11 @@ def _keep_to_own(axis: Axes, comparison: Comparison, task: str) -> None:
         axis.text(0.02, 0.02, text, transform=axis.transAxes, fontsize=7.5, color="#555555", va="bottom")
 
 
-def _zero_filled(comparison: Comparison, task: str) -> str:
-    row = comparison.baseline(ZERO_FILLED)
-    one = comparison.cell(row, comparison.counts[0], task, "ssim") if row else None
-    return f" (zero-filled {one.mean:.3f})" if one else ""
+def _untrained(comparison: Comparison, task: str) -> str:
+    rows = [row for kind in UNTRAINED if (row := comparison.baseline(kind))]
+    cells = {row.kind: comparison.cell(row, comparison.counts[0], task, "ssim") for row in rows}
+    said = ", ".join(f"{kind} {one.mean:.3f}" for kind, one in cells.items() if one)
+    return f" ({said})" if said else ""
 
 
 def forest(comparison: Comparison) -> Figure:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from recon.data.prepared import TRUTH
 from recon.errors import InputError
 from recon.pictures import Column, draw_columns
 from search.report.compare import NO_SEED, Comparison, Row
@@ -33,7 +34,7 @@ def pictures(comparison: Comparison) -> dict[tuple[str, int], Figure | None]:
 
 
 def picture(comparison: Comparison, task: str, count: int) -> Figure | None:
-    """Reference, zero-filled image, STL, the MTL network of Table 1, and transfer and peers where they serve the task.
+    """Reference, zero-filled image, STL, the MTL network of Table 1; where they are there, truth, transfer and peers.
 
     None where STL or MTL were not tested, or the images were not kept.
     """
@@ -47,11 +48,12 @@ def picture(comparison: Comparison, task: str, count: int) -> Figure | None:
     reference = (comparison.results.images(REFERENCE) or {}).get(key)
     if reference is None:
         return None
-    needed = (comparison.baseline(ZERO_FILLED), stl, chosen)
+    zero_filled, *others = (comparison.baseline(kind) for kind in (ZERO_FILLED, TRUTH, "transfer", *comparison.peers))
+    needed = (zero_filled, stl, chosen)
     columns = []
-    for row in (*needed, *(comparison.baseline(kind) for kind in ("transfer", *comparison.peers))):
+    for row in (zero_filled, others[0], stl, chosen, *others[1:]):
         line = _line(comparison, row, task, count, volume, seed)
-        images = None if line is None else comparison.results.images(line["trial"] or ZERO_FILLED, line["weights"])
+        images = None if line is None else comparison.results.images(line["trial"] or line["kind"], line["weights"])
         if row is not None and line is not None and images is not None and key in images:
             if images[key].shape != reference.shape:
                 raise InputError(f"the image of trial {line['trial']} of {key} has another shape than the reference's")
@@ -99,7 +101,7 @@ def median_volume(comparison: Comparison, row: Row, task: str, count: int) -> tu
 def _line(
     comparison: Comparison, row: Row | None, task: str, count: int, volume: str, seed: int
 ) -> pd.Series[Any] | None:
-    """The table's line of a volume's middle slice; the zero-filled image has no seed."""
+    """The table's line of a volume's middle slice; what no network made has no seed."""
     lines = None if row is None else comparison.lines(row, count, task)
     if lines is None:
         return None

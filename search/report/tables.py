@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from recon.data.prepared import TRUTH, TRUTH_IS
 from search.leaderboard import plain_table, render_markdown
 from search.report.compare import COMPARED, LEVEL, NAMES, RESAMPLES, Cell, Comparison, Difference, Row
-from search.results import ZERO_FILLED
+from search.results import UNTRAINED
 
 Form = Literal["text", "markdown", "latex"]
 FEW_VOLUMES = 10
@@ -35,7 +36,7 @@ def tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
             lines = []
             for row in shown:
                 against = [one.against.get(kind) if one else None for one in _cells(comparison, row, task)]
-                if row.kind != ZERO_FILLED and any(against):
+                if row.kind not in UNTRAINED and any(against):
                     lines.append([row.name, *(difference_text(one, "ssim") for one in against)])
             if lines:
                 found[f"Table {number}, minus {NAMES.get(kind, kind)}: SSIM of {task}"] = _frame(comparison, lines)
@@ -119,16 +120,18 @@ def legend(comparison: Comparison) -> list[str]:
         f"Definition {about.definition}: {about.definition_text}",
         f"Study {about.study}; data {about.data_hash}; code {', '.join(about.code_versions)}.",
     ]
+    if comparison.baseline(TRUTH):
+        paragraphs.insert(1, TRUTH_IS)
     if comparison.peers:
         names = ", ".join(NAMES.get(kind, kind) for kind in comparison.peers)
-        paragraphs.insert(3, f"Made by other tools, tested on the same slices: {names}.")
+        paragraphs.insert(-3, f"Made by other tools, tested on the same slices: {names}.")
     return paragraphs
 
 
 def _fewer(comparison: Comparison) -> str:
     short = []
     for row in comparison.rows:
-        if row.kind == ZERO_FILLED:
+        if row.kind in UNTRAINED:
             continue
         for task in comparison.results.about.tasks:
             cells = zip(comparison.counts, _cells(comparison, row, task), strict=True)

@@ -18,6 +18,7 @@ from recon.evaluation import (
     measure,
     measure_slice,
     network_method,
+    noise_free_truth,
     reconstruct,
     tune_l1_wavelet,
     validate,
@@ -110,6 +111,24 @@ def test_the_regularisation_is_the_best_on_validation_slices_alone(data, monkeyp
     assert tuning.scores[tuning.regularisation] == max(tuning.scores.values())
     again = [measure_slice(original(data, one), l1_wavelet(1e-2, 5), MASKS.val)["ssim"] for one in sorted(set(read))]
     assert tuning.scores[1e-2] == pytest.approx(np.mean(again))
+
+
+def test_the_noise_free_truth_ignores_the_mask_and_is_cut_to_the_maps_support(data):
+    piece = data.read(data.subset("PDw-FS", split="val")[0], truth=True)
+    image, reference = reconstruct(piece, noise_free_truth, MASKS.val)
+    again, _ = reconstruct(piece, noise_free_truth, MASKS.test)
+    np.testing.assert_array_equal(image, again)
+    outside = ~centre_crop(torch.from_numpy((piece.maps != 0).any(axis=0)), image.shape).numpy()
+    assert outside.any()
+    assert not image[outside].any()
+    assert not reference[outside].any()
+    assert np.abs(image - reference).max() > 0.05 * reference.max()
+
+
+def test_a_slice_that_was_read_without_its_truth_is_refused(data):
+    piece = a_slice(data)
+    with pytest.raises(InputError, match=f"the noise-free truth of volume {piece.row.volume} is not known"):
+        reconstruct(piece, noise_free_truth, MASKS.val)
 
 
 def test_measure_agrees_with_scikit_image_under_the_definition_that_is_asked_for(data):

@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recon.data.prepared import PreparedData
+from recon.data.prepared import TRUTH, TRUTH_IS, PreparedData
 from recon.definitions import DEFINITIONS
 from recon.errors import InputError
-from recon.evaluation import measure_slice, zero_filled
+from recon.evaluation import measure_slice, noise_free_truth, zero_filled
 from recon.final_test import final_test, summarise
+from tests.conftest import without_truth
 from tests.recon.networks import MASKS, random_bundle
 
 TASKS = ["PDw", "PDw-FS"]
-METHODS = ["zero-filled", "l1-wavelet", "network"]
+METHODS = ["zero-filled", "l1-wavelet", "noise-free truth", "network"]
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +100,11 @@ def test_each_task_has_a_picture_that_is_not_blank(tested, task):
     rows, columns, _ = picture.shape
     assert rows > 500
     assert columns > 1000
-    for column in range(4):  # the reference and three methods, side by side
-        part = picture[: rows // 2, columns * column // 4 : columns * (column + 1) // 4]
+    for column in range(5):  # the reference and four methods, side by side
+        part = picture[: rows // 2, columns * column // 5 : columns * (column + 1) // 5]
         assert part.std() > 0.1
         assert len(np.unique(part)) > 50
-    below = picture[rows // 2 :, columns // 4 :]
+    below = picture[rows // 2 :, columns // 5 :]
     assert np.ptp(below, axis=-1).max() > 0.3, "errors are in colour"
 
 
@@ -115,8 +116,29 @@ def test_what_goes_on_is_said_task_by_task(tested):
 
 def test_without_the_classical_reconstruction_two_methods_remain(prepared, tmp_path):
     result = final_test(random_bundle(), PreparedData(prepared, open_test=True), tmp_path, classical=False)
-    assert set(result.slices["method"]) == {"zero-filled", "network"}
+    assert set(result.slices["method"]) == {"zero-filled", "noise-free truth", "network"}
     assert len(result.files) == 5
+
+
+def test_the_ceiling_is_the_noise_free_image_measured_as_every_method_is(tested):
+    data, result, _ = tested
+    table = result.slices[(result.slices["method"] == TRUTH) & (result.slices["definition"] == "paper")]
+    for task in TASKS:
+        for one in data.subset(task, split="test"):
+            piece = data.read(one, truth=True)
+            (row,) = table[(table["task"] == task) & (table["slice"] == piece.row.slice)].itertuples()
+            expected = measure_slice(piece, noise_free_truth, MASKS.test)
+            assert (row.ssim, row.psnr, row.nrmse) == pytest.approx(tuple(expected.values()))
+    folder = result.files[0].parent
+    assert json.loads((folder / "test.json").read_text())["notes"] == [TRUTH_IS]
+
+
+def test_data_that_know_no_truth_have_no_such_row(prepared, tmp_path):
+    folder = without_truth(prepared, tmp_path / "data")
+    data = PreparedData(folder, open_test=True)
+    result = final_test(random_bundle(), data, tmp_path / "out", classical=False)
+    assert set(result.slices["method"]) == {"zero-filled", "network"}
+    assert json.loads((tmp_path / "out" / "test.json").read_text())["notes"] == []
 
 
 def test_data_that_were_not_opened_for_testing_are_refused_before_anything_is_written(prepared, tmp_path):

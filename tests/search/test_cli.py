@@ -240,7 +240,11 @@ def test_export_and_test_say_on_stdout_what_a_script_needs(splitpoint, runs, pre
     assert code == 0
     head, *rows = [line.split() for line in out.splitlines()]
     assert head == ["task", "method", "volumes", "slices", "ssim_mean", "ssim_std", "psnr_mean", "nrmse_mean"]
-    assert [row[:2] for row in rows] == [[t, m] for t in ("PDw", "PDw-FS") for m in ("zero-filled", "network")]
+    methods = (["zero-filled"], ["noise-free", "truth"], ["network"])
+    assert [row[: 1 + len(m)] for row, m in zip(rows, 2 * methods, strict=True)] == [
+        [task, *m] for task in ("PDw", "PDw-FS") for m in methods
+    ]
+    assert "The noise-free truth is no reconstruction" in err
     assert f"pictures: {tmp_path}/test/PDw.png  {tmp_path}/test/PDw-FS.png" in err
     code, out, err = splitpoint("export", "one", "--runs-dir", runs, "--out", ROOT / "docs")
     assert (code, out) == (2, "")

@@ -8,16 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recon.data.prepared import PreparedData
+from recon.data.prepared import TRUTH, PreparedData
 from recon.definitions import DEFINITIONS
 from recon.errors import InputError
-from recon.evaluation import measure_slice, network_method, reconstruct, zero_filled
+from recon.evaluation import measure_slice, network_method, noise_free_truth, reconstruct, zero_filled
 from recon.training import load_network
 from search import cli
 from search.launch import launch
 from search.results import ABOUT, REFERENCE, TABLE, ZERO_FILLED, images_path, read_images, read_results, write_table
 from search.study import open_study
 from search.tested import run_job, study_test
+from tests.conftest import without_truth
 from tests.search.conftest import space
 
 GRID = {
@@ -55,7 +56,10 @@ def test_every_network_has_a_line_a_task_and_test_slice(study, table, prepared):
         assert set(mine["seed"]) == {record.seed}
         for task, value in mine.groupby("task")["validation"].first().items():
             assert value == pytest.approx(record.metrics[f"ssim/{task}"], abs=1e-6)
-    assert table[table["trial"] == ""]["task"].value_counts().to_dict() == slices
+    for kind in (ZERO_FILLED, TRUTH):
+        mine = table[(table["trial"] == "") & (table["kind"] == kind)]
+        assert mine["task"].value_counts().to_dict() == slices
+        assert mine[["seed", "scarce_slices", "validation"]].isna().all(axis=None)
     assert set(table.loc[table["init"] == "transfer", "layout"]) == {"I2"}
 
 
@@ -75,6 +79,9 @@ def test_the_numbers_are_those_of_the_networks_own_checkpoint(study, table, prep
     piece = data.read(data.subset("PDw", split="test")[0])
     zero = table[(table["kind"] == "zero-filled") & (table["task"] == "PDw")].iloc[0]
     assert zero["ssim"] == pytest.approx(measure_slice(piece, zero_filled, mask)["ssim"], abs=2e-6)
+    truth = table[(table["kind"] == TRUTH) & (table["task"] == "PDw")].iloc[0]
+    piece = data.read(piece.row.slice_id, truth=True)
+    assert truth["ssim"] == pytest.approx(measure_slice(piece, noise_free_truth, mask)["ssim"], abs=2e-6)
 
 
 def test_beside_the_table_stands_what_its_numbers_are(study, table, prepared):
@@ -101,19 +108,19 @@ def test_each_trial_keeps_the_middle_slice_of_every_test_volume(study, table, pr
     network, _ = load_network(record.checkpoint)
     for task in record.tasks:
         ids = data.subset(task, split="test")
-        piece = sorted((data.read(one) for one in ids), key=lambda one: one.row.slice)[len(ids) // 2]
-        methods = {record.name: network_method(network, task), ZERO_FILLED: zero_filled}
+        piece = sorted((data.read(one, truth=True) for one in ids), key=lambda one: one.row.slice)[len(ids) // 2]
+        methods = {record.name: network_method(network, task), ZERO_FILLED: zero_filled, TRUTH: noise_free_truth}
         for name, method in methods.items():
             image, target = reconstruct(piece, method, mask)
             images, weights = read_images(images_path(study.folder / "test", name))
             assert images[f"{task}/{piece.row.volume}"].dtype == np.float16
             np.testing.assert_allclose(images[f"{task}/{piece.row.volume}"], image / target.max(), atol=1e-3)
-            assert weights == table.loc[table["trial"] == (name if name != ZERO_FILLED else ""), "weights"].iloc[0]
+            assert weights == table.loc[table["trial"] == (name if name == record.name else ""), "weights"].iloc[0]
         reference = read_images(images_path(study.folder / "test", REFERENCE))[0][f"{task}/{piece.row.volume}"]
         assert reference.max() == 1
         np.testing.assert_allclose(reference, target / target.max(), atol=1e-3)
     names = {path.stem for path in (study.folder / "test" / "images").iterdir()}
-    assert names == {REFERENCE, ZERO_FILLED, *(one.name for one in study.referenced())}
+    assert names == {REFERENCE, ZERO_FILLED, TRUTH, *(one.name for one in study.referenced())}
 
 
 def test_a_trial_whose_images_are_missing_or_of_other_weights_is_tested_again(study, table):
@@ -185,8 +192,32 @@ def test_an_interrupted_test_goes_on(study, table):
             yield function(job)
 
     again = study_test(study, map=counting)
-    assert len(ran) == table["trial"].nunique() - 3
+    assert len(ran) == len(table[["trial", "kind"]].drop_duplicates()) - 3
     pd.testing.assert_frame_equal(again, table)
+    path.write_bytes(whole)
+
+
+def test_a_study_that_was_tested_before_there_was_a_truth_gains_its_row_alone(study, table):
+    path = study.folder / "test" / TABLE
+    whole = path.read_bytes()
+    write_table(table[table["kind"] != TRUTH], path)
+    ran = []
+
+    def counting(function, jobs):
+        for job in jobs:
+            ran.append(job.key)
+            yield function(job)
+
+    pd.testing.assert_frame_equal(study_test(study, map=counting), table)
+    assert ran == [("", TRUTH)]
+    assert path.read_bytes() == whole
+
+
+def test_data_that_know_no_truth_have_no_row_of_it(study, table, prepared, tmp_path):
+    path = study.folder / "test" / TABLE
+    whole = path.read_bytes()
+    found = study_test(study, without_truth(prepared, tmp_path / "old"))
+    pd.testing.assert_frame_equal(found, table[table["kind"] != TRUTH].reset_index(drop=True))
     path.write_bytes(whole)
 
 
@@ -231,7 +262,7 @@ def test_the_commands_test_a_study_and_print_its_tables(study, table, monkeypatc
     assert str(study.folder / "test" / TABLE) in err
     head, *lines = [line.split() for line in out.splitlines()]
     assert head[-4:] == ["ssim", "psnr", "nrmse", "seeds"]
-    assert len(lines) == 2 + 2 + 2 + 1 + 2 * 2  # zero-filled, STL, joint STL, transfer, two rows of the grid
+    assert len(lines) == 2 + 2 + 2 + 2 + 1 + 2 * 2  # zero-filled, truth, STL, joint STL, transfer, two rows of the grid
     code, out, _ = splitpoint("report", "grid", "--tables", *runs, "--format", "markdown")
     assert code == 0
     assert out.count("**Table") == 8

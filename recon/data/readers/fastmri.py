@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.data.readers import header
+from recon.data.readers import drawn, header
 from recon.data.readers.raw import Hints, RawVolume, parsing, usual_task
 from recon.errors import InputError
 
@@ -46,6 +46,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
         kind = kspace.dtype if whole else None
         document = file["ismrmrd_header"][()]
         attributes = dict(file.attrs)
+        noise = file[drawn.NAME][()] if drawn.NAME in file else None
         mask = np.asarray(file["mask"]).astype(bool).reshape(-1) if "mask" in file else None
     if len(shape) != 4 or kind is None or kind.kind != "c":
         found = f"{shape} of {kind}" if whole else "a group"
@@ -84,6 +85,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
         mask=mask,
         load=load,
         files=(path,),
+        simulated_noise=drawn.parse(path, noise),
     )
 
 

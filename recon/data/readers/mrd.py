@@ -18,7 +18,7 @@ import numpy as np
 from ismrmrd.hdf5 import acquisition_header_dtype
 from numpy.typing import NDArray
 
-from recon.data.readers import header
+from recon.data.readers import drawn, header
 from recon.data.readers.raw import Hints, RawVolume, parsing, usual_task
 from recon.errors import InputError
 
@@ -110,6 +110,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
         document = file[name]["xml"][0]
         data = file[name]["data"]
         kind, count = data.dtype, int(data.size)
+        drawn_noise = file[drawn.NAME][()] if drawn.NAME in file else None
     if kind.names is None or not {"head", "data"} <= set(kind.names) or not _has_fields(kind["head"]):
         raise InputError(f"{path}: {name}/data does not hold ISMRMRD readouts (its type is {kind})")
     if not 0 < count <= MOST_READOUTS:
@@ -157,6 +158,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
         load=load,
         files=(path,),
         load_noise=load_noise if noise.size else None,
+        simulated_noise=drawn.parse(path, drawn_noise),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from recon.config import Config
+from recon.data.readers.drawn import DrawnNoise
 from recon.errors import InputError
 
 SLICE_BYTES = 4 * 1024**3
@@ -34,6 +36,8 @@ class Hints(Config):
     """(rows, columns) of the region that matters; the whole image where None."""
     task: str | None = None
     patient: str | None = None
+    simulated_noise: DrawnNoise | None = None
+    """How a simulator drew the noise that it added."""
 
     @field_validator("axes")
     @classmethod
@@ -63,6 +67,7 @@ class RawVolume:
         files: every file that the volume was read from.
         load_noise: reads the samples of a noise scan, (coils, samples); None where there is none.
         load_maps: reads the coil maps that come with a slice, (coils, rows, columns); None where there are none.
+        simulated_noise: how the noise in it was drawn, where a simulator says so.
 
     Raises:
         InputError: where a slice would be larger than any scanner's.
@@ -87,6 +92,7 @@ class RawVolume:
     files: tuple[Path, ...]
     load_noise: Callable[[], NDArray[np.complex64]] | None = None
     load_maps: Callable[[int], NDArray[np.complex64]] | None = None
+    simulated_noise: DrawnNoise | None = None
 
     def __post_init__(self) -> None:
         check_shape(self.path, (self.coils, self.rows, self.columns))
@@ -115,6 +121,25 @@ def check_shape(path: Path, shape: tuple[int, ...]) -> None:
         raise InputError(
             f"{path}: a slice of {_times(shape)} samples is larger than any scanner's; is the header whole?"
         )
+
+
+class SamplesHash:
+    """Identity of a volume's samples, whatever file they lie in.
+
+    Args:
+        shape: slices, coils, rows, columns.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self._digest = hashlib.sha256(repr(tuple(int(size) for size in shape)).encode())
+
+    def add(self, kspace: NDArray[np.complex64]) -> None:
+        """Add the next slice's k-space (coils, rows, columns)."""
+        self._digest.update(kspace.tobytes())
+
+    def hexdigest(self) -> str:
+        """SHA-256 of what was added."""
+        return self._digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -209,6 +234,7 @@ def headless(
         load=load,
         files=files,
         load_maps=load_maps,
+        simulated_noise=hints.simulated_noise,
     )
 
 

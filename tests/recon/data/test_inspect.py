@@ -4,8 +4,11 @@ import pytest
 
 from recon.config import MaskConfig, MasksConfig
 from recon.data.inspect import contact_sheet, possible_masks, summary
-from recon.data.prepared import PreparedData
+from recon.data.prepare import prepare
+from recon.data.prepared import PreparedData, PrepareOptions
 from recon.errors import InputError
+from recon.evaluation import measure_slice, noise_free_truth
+from recon.simulate import simulate
 
 
 @pytest.fixture
@@ -41,6 +44,36 @@ def test_summary_counts_lines_and_net_acceleration(data, masks):
     assert table.loc[("PDw", "val"), "net_acceleration"] == f"{31 / val.columns.sum():.2f}"
     low, high = (int(n) for n in table.loc[("PDw", "train"), "lines"].split("-"))
     assert low < high <= 18
+
+
+def test_data_without_a_truth_have_no_ceiling(data, masks):
+    assert "ceiling" not in summary(data, masks)
+
+
+def test_summary_says_the_ceiling_of_validation(prepared, masks):
+    data = PreparedData(prepared)
+    table = summary(data, masks).set_index(["task", "split"])
+    for task in data.tasks:
+        pieces = [data.read(one, truth=True) for one in data.subset(task, split="val")]
+        scores = [measure_slice(piece, noise_free_truth, masks.val)["ssim"] for piece in pieces]
+        assert table.loc[(task, "val"), "ceiling"] == pytest.approx(np.mean(scores))
+        assert table.loc[[(task, "train"), (task, "test")], "ceiling"].isna().all()
+
+
+def test_the_ceiling_rises_with_the_snr_and_is_one_without_noise(tmp_path, masks):
+    ceilings = {}
+    for snr in (12, 40, np.inf):
+        where = tmp_path / str(snr)
+        simulate(where / "raw", subjects={"train": 1, "val": 1}, matrix=32, slices=2, coils=4, snr=snr)
+        prepare(where / "raw", where / "out", PrepareOptions(calibration_width=16))
+        table = summary(PreparedData(where / "out"), masks)
+        ceilings[snr] = table[table["split"] == "val"].set_index("task")["ceiling"]
+    for task in ("PDw", "PDw-FS"):
+        low, high, top = (found[task] for found in ceilings.values())
+        assert low + 0.005 < high < top
+        assert top == pytest.approx(1, abs=1e-12)
+    # The fat-suppressed contrast is the noisier one.
+    assert ceilings[12]["PDw-FS"] < ceilings[12]["PDw"] - 0.1
 
 
 def test_a_mask_that_the_width_does_not_permit_is_named(data):

@@ -5,7 +5,7 @@ import pytest
 import sigpy
 
 from recon.simulate.geometry import Geometry
-from recon.simulate.receive import Loop, Receiver, acquire, loops, noise, receive_field
+from recon.simulate.receive import Loop, Receiver, acquire, loops, receive_field
 
 GEOMETRY = Geometry(matrix=32, columns=36, lines=34, slices=4, field_of_view_mm=160.0, spacing_mm=8.0, thickness_mm=3.0)
 
@@ -79,14 +79,3 @@ def test_truncation_rings():
     kspace = acquire(image, np.ones((1, *image.shape), np.complex64), geometry)
     row = np.abs(sigpy.ifft(kspace, axes=(-2, -1)))[0, 64]
     assert 1.03 < row.max() < 1.15
-
-
-def test_noise_has_the_covariance_it_was_given():
-    rng = np.random.default_rng(0)
-    factor = rng.standard_normal((4, 4)) + 1j * rng.standard_normal((4, 4))
-    covariance = factor @ factor.conj().T
-    samples = noise((4, 100, 500), covariance, rng).reshape(4, -1)
-    measured = samples @ samples.conj().T / samples.shape[1]
-    np.testing.assert_allclose(measured, covariance, atol=0.03 * np.abs(covariance).max())
-    circular = samples @ samples.T / samples.shape[1]
-    assert np.abs(circular).max() < 0.03 * np.abs(covariance).max()

@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 
 from recon.config import MaskConfig
+from recon.data.prepared import TRUTH
 from recon.definitions import DEFINITIONS
 from search.report.compare import Comparison, Row
 from search.results import (
     COLUMNS,
     REFERENCE,
     TABLE,
+    UNTRAINED,
     ZERO_FILLED,
     About,
     Counts,
@@ -29,6 +31,7 @@ LONGER = Row("stl-steps", "I12", "", "")
 TRANSFER = Row("transfer", "I12", "", "")
 PEER = Row("fastmri", "", "", "")
 ZERO = Row(ZERO_FILLED, "", "", "")
+CEILING = Row(TRUTH, "", "", "")
 OWN = np.array([[0.05 * np.sin(7 * volume + position) for position in range(SLICES)] for volume in range(VOLUMES)])
 """What belongs to a slice, whatever the network."""
 
@@ -40,9 +43,7 @@ def made(row, task, base, n=None, seeds=(0, 1), validation=0.5, spread=0.001, by
         for volume in range(VOLUMES):
             for position in range(SLICES):
                 ssim = base + OWN[volume, position] + by_volume[volume] + spread * (seed or 0)
-                name = (
-                    "" if row.kind == ZERO_FILLED else f"{row.kind}-{row.layout}-{row.weighting}-{row.init}-{n}-{seed}"
-                )
+                name = "" if row.kind in UNTRAINED else f"{row.kind}-{row.layout}-{row.weighting}-{row.init}-{n}-{seed}"
                 lines.append(
                     dict.fromkeys(COLUMNS, "")
                     | {"kind": row.kind, "layout": row.layout, "weighting": row.weighting, "init": row.init}
@@ -94,8 +95,9 @@ def store(table, folder, images=True):
     write_about(about(), folder)
     write_table(table[COLUMNS], folder / TABLE)
     rng = np.random.default_rng(0)
-    trials = table.groupby("trial")["task"].unique() if images else {}
+    names = table["trial"].where(table["trial"] != "", table["kind"])
+    trials = table.groupby(names)["task"].unique() if images else {}
     for name, tasks in [*trials.items(), *([(REFERENCE, ["PDw", "PDw-FS"])] if images else [])]:
         found = {f"{task}/v{v}": rng.random((24, 20)).astype(np.float16) for task in tasks for v in range(VOLUMES)}
-        write_images(images_path(folder, name or ZERO_FILLED), found, "")
+        write_images(images_path(folder, name), found, "")
     return folder

@@ -12,7 +12,7 @@ from search.report.compare import Comparison
 from search.report.figures import curves, draw, forest, styles
 from search.report.pictures import median_volume, picture, pictures
 from search.results import images_path, read_images, read_results, write_images
-from tests.search.report.made import HEAD, PEER, SPLIT, compare, made, store, study_table
+from tests.search.report.made import CEILING, HEAD, PEER, SPLIT, compare, made, store, study_table
 
 
 @pytest.fixture
@@ -41,6 +41,19 @@ def test_curves_are_the_tables_means_with_bands_of_their_errors(table):
         assert high >= one.mean + one.error - 1e-12
     legend = [text.get_text() for text in curves(comparison).legends[0].get_texts()]
     assert legend == ["STL", "Transfer", "I2V10 naive", "I2Y10 dwa"]
+
+
+def test_the_ceiling_is_said_and_shown_but_is_no_line(table, tmp_path):
+    ceiling = [made(CEILING, task, 0.99, seeds=(None,)) for task in ("PDw", "PDw-FS")]
+    comparison = Comparison(read_results(store(pd.concat([table, *ceiling]), tmp_path)))
+    figure = curves(comparison)
+    assert [axis.get_title().partition(" (")[0] for axis in figure.axes] == ["PDw-FS", "PDw"]
+    for axis in figure.axes:
+        assert "zero-filled 0." in axis.get_title()
+        assert "noise-free truth 0." in axis.get_title()
+    assert "Noise-free truth" not in [text.get_text() for text in figure.legends[0].get_texts()]
+    shown = [axis.get_title() for axis in picture(comparison, "PDw-FS", 12).axes]
+    assert shown[:4] == ["reference", "Zero-filled", "Noise-free truth", "STL"]
 
 
 def test_no_two_networks_look_alike(table):

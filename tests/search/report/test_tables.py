@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recon.data.prepared import TRUTH_IS
 from search.report.compare import Comparison, Difference
 from search.report.tables import difference_text, latex, legend, tables, write
 from search.results import read_results
-from tests.search.report.made import LONGER, PEER, SPLIT, compare, made, store, study_table
+from tests.search.report.made import CEILING, LONGER, PEER, SPLIT, compare, made, store, study_table
 
 
 @pytest.fixture
@@ -38,6 +39,27 @@ def test_the_papers_three_tables(table):
     assert third["network"].tolist() == ["Zero-filled", "STL", "I2V10 naive", "I2Y10 dwa"]
     assert third.loc[2, "N = 12"].endswith(" ▼")
     assert "▼" not in third.loc[1, "N = 12"]
+
+
+def test_the_ceiling_stands_beside_the_zero_filled_image_and_enters_no_comparison(table):
+    comparison = compare(pd.concat([*(made(CEILING, task, 0.99, seeds=(None,)) for task in ("PDw", "PDw-FS")), table]))
+    found, without = tables(comparison), tables(compare(table))
+    assert list(found) == list(without)
+    for title, frame in found.items():
+        if title in ("Table 2: SSIM of PDw-FS", "Table 3: SSIM of PDw"):
+            assert frame["network"].tolist()[:3] == ["Zero-filled", "Noise-free truth", "STL"]
+            assert frame.loc[1, ["N = 12", "N = 30"]].str.fullmatch(r"\d\.\d{4}").all(), "no error, no mark"
+            frame = frame.drop(index=1).reset_index(drop=True)
+        pd.testing.assert_frame_equal(frame, without[title])
+    assert TRUTH_IS in legend(comparison)
+    assert TRUTH_IS not in legend(compare(table))
+    assert TRUTH_IS in write(found, "markdown", legend(comparison))
+
+
+def test_the_ceiling_of_one_task_alone_is_a_row_of_its_table(table):
+    found = tables(compare(pd.concat([table, made(CEILING, "PDw", 0.99, seeds=(None,))])))
+    assert "Noise-free truth" in found["Table 3: SSIM of PDw"]["network"].tolist()
+    assert "Noise-free truth" not in found["Table 2: SSIM of PDw-FS"]["network"].tolist()
 
 
 def test_paired_differences_stand_with_their_intervals(table):
