@@ -789,7 +789,7 @@ def at_the_end(trials: pd.DataFrame, milestones: Sequence[int] = ()) -> list[Eff
 
 def by_epoch(record: Record) -> dict[int, dict[str, float]]:
     """A record's metrics by epoch."""
-    return dict(enumerate(record.history, start=1))
+    return dict(record.history)
 
 
 def seeds_table(study: OpenStudy) -> pd.DataFrame:
