@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import sigpy.mri.app
 import torch
 from torch import Tensor
 
@@ -121,6 +120,8 @@ def l1_wavelet(regularisation: float, iterations: int = 60) -> Method:
         regularisation: λ of ½‖Ax − y‖² + λ‖Wx‖₁ for k-space divided by the volume's scale.
         iterations: of FISTA.
     """
+
+    import sigpy.mri.app  # a second of CPU, for numba: not in every worker
 
     def reconstruct(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
         app = sigpy.mri.app.L1WaveletRecon(

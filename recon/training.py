@@ -34,8 +34,10 @@ from recon.weighting import make_weighting
 
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
-STATE = {"epoch", "seconds", "gpu_seconds", "network", "weighting", "optimiser", "schedule"}
-"""What a checkpoint holds."""
+STATE = {"epoch", "seconds", "gpu_seconds", "network", "weighting"}
+"""What every checkpoint holds."""
+UNFINISHED = {"optimiser", "schedule"}
+"""What a checkpoint holds beside, as long as epochs are left: more than half of the file."""
 
 
 class TrainingError(RuntimeError):
@@ -62,8 +64,14 @@ class EpochReport:
     _config: TrainConfig = field(repr=False)
 
     def save(self, directory: Path) -> None:
-        """Write a checkpoint that ``train(resume=directory)`` continues exactly; it appears whole or not at all."""
-        save_checkpoint(directory, self._state(), self._config)
+        """Write a checkpoint that ``train(resume=directory)`` continues exactly; it appears whole or not at all.
+
+        That of the last epoch holds the network and nothing that only a further epoch would need.
+        """
+        state = self._state()
+        if self.epoch >= self._config.epochs:
+            state = {name: value for name, value in state.items() if name not in UNFINISHED}
+        save_checkpoint(directory, state, self._config)
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -148,7 +156,8 @@ def train(
         data: prepared data that hold every task of ``config.tasks``.
         init: a checkpoint whose weights this training starts from (transfer learning, all layers are fine-tuned); tasks
             that the checkpoint lacks start from its only task's weights.
-        resume: a checkpoint of this same training; the result is bit for bit that of one that was not interrupted.
+        resume: a checkpoint of this same training; the result is bit for bit that of one that was not interrupted. A
+            finished training's gives its network at once.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``…
         workers: threads that read and mask batches ahead of the training.
         report: called with an EpochReport after each of ``config.validated_epochs``. What it raises ends the training.
@@ -158,6 +167,11 @@ def train(
         InputError: data and configuration do not fit together, or ``resume`` is another training's checkpoint.
     """
     where = choose_device(device)
+    state = None if resume is None else resumed(resume, config, where)
+    if state is not None and state["epoch"] >= config.epochs:
+        network = UnrolledNetwork(config.network, config.tasks).to(where)
+        network.load_state_dict(state["network"])
+        return network.eval()
     loader = Loader(data, config, workers=workers, device=where)
     with seeded(config.seed):
         network = UnrolledNetwork(config.network, config.tasks).to(where)
@@ -168,10 +182,7 @@ def train(
     optimiser = make_optimiser(config, network, weighting)
     schedule = make_schedule(config, optimiser, loader.steps_per_epoch)
     finished, seconds_before, gpu_before = 0, 0.0, 0.0
-    if resume is not None:
-        state, trained = load_checkpoint(resume, where)
-        if trained != config:
-            raise InputError(f"{resume} is the checkpoint of another training: {_first_difference(trained, config)}")
+    if state is not None:
         network.load_state_dict(state["network"])
         weighting.load_state_dict(state["weighting"])
         optimiser.load_state_dict(state["optimiser"])
@@ -263,6 +274,26 @@ class EpochMeans:
             mine = [weight.item() for name, _, _, weight in self._steps if name == task]
             found[task] = sum(mine) / len(mine)
         return found
+
+
+def resumed(checkpoint: Path, config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """The state of a checkpoint that this training goes on from.
+
+    Raises InputError where it is another training's, a shorter one included: its schedule ended with its last epoch.
+    """
+    state, trained = load_checkpoint(checkpoint, device)
+    longer = trained.model_copy(update={"epochs": config.epochs})
+    if state["epoch"] >= trained.epochs and trained.epochs < config.epochs and longer == config:
+        raise InputError(
+            f"{checkpoint} is the checkpoint of a finished training of {trained.epochs} epochs, without its "
+            f"optimiser, so it cannot go on to {config.epochs}; start another training from its weights (--init)"
+        )
+    if trained != config:
+        raise InputError(f"{checkpoint} is the checkpoint of another training: {_first_difference(trained, config)}")
+    missing = UNFINISHED - set(state)
+    if missing and state["epoch"] < config.epochs:
+        raise InputError(f"{checkpoint} cannot be continued: it lacks {', '.join(sorted(missing))}")
+    return state
 
 
 def make_schedule(

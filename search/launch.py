@@ -266,7 +266,6 @@ def _tune(
         max_failures=resources.max_failures,
         raise_on_failed_trial=False,
         reuse_actors=True,
-        checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         callbacks=[watch],
         trial_name_creator=_trial_name,
         trial_dirname_creator=_trial_name,
@@ -287,6 +286,7 @@ class Watch(tune.Callback):
     def __init__(self, search: StudySearch, driver: Driver, display: Display, resources: Resources) -> None:
         self._search, self._driver, self._display, self._resources = search, driver, display, resources
         self._looked = time.monotonic()
+        self._newest: dict[str, str] = {}
         search.on_ended = partial(display.ended, search=search)
 
     def on_trial_result(
@@ -301,8 +301,15 @@ class Watch(tune.Callback):
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
-        """Write the new checkpoint's place before Tune deletes the old one."""
+        """Write the new checkpoint's place, then delete the trial's last one.
+
+        Were Tune told to keep one (``num_to_keep``), it would write its whole state after every checkpoint.
+        """
         self._search.note_checkpoint(trial.trial_id, checkpoint.path)
+        old = self._newest.get(trial.trial_id)
+        self._newest[trial.trial_id] = checkpoint.path
+        if old not in (None, checkpoint.path):
+            shutil.rmtree(str(old), ignore_errors=True)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """After every event."""
@@ -425,7 +432,7 @@ def _hosts() -> list[dict[str, float]]:
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study is the log
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors stand in the study and in the display
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own state, which nothing restores
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # whose tables verbose=0 does not silence

@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -68,6 +70,51 @@ def test_chosen_epochs_alone_are_validated_and_the_training_is_the_same(prepared
     assert_same_weights(whole, train(some, data, resume=tmp_path / "2", report=resumed.append))
     assert [report.epoch for report in resumed] == [4]
     assert result_of(resumed[0]) == result_of(chosen[1])
+
+
+def test_the_last_epochs_checkpoint_holds_no_optimiser_and_gives_its_network_at_once(prepared, tmp_path):
+    data, reports = PreparedData(prepared), []
+    network = train(small(epochs=2), data, report=lambda report: report.save(tmp_path / str(report.epoch)))
+    sizes = [(tmp_path / str(epoch) / "checkpoint.pt").stat().st_size for epoch in (1, 2)]
+    assert sizes[1] < 0.6 * sizes[0]
+    states = [set(load_checkpoint(tmp_path / str(epoch))[0]) for epoch in (1, 2)]
+    assert states[0] - states[1] == {"optimiser", "schedule"}
+    missing = PreparedData(prepared)
+    missing.read = None  # type: ignore[method-assign]  # no slice is read
+    again = train(small(epochs=2), missing, resume=tmp_path / "2", report=reports.append)
+    assert not reports
+    assert not again.training
+    for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_finished_training_cannot_be_made_longer_and_says_so(prepared, tmp_path):
+    data = PreparedData(prepared)
+    train(small(epochs=1), data, report=lambda report: report.save(tmp_path / "c"))
+    with pytest.raises(
+        InputError, match=r"finished training of 1 epochs, without its optimiser, so it cannot go on to 4"
+    ):
+        train(small(epochs=4), data, resume=tmp_path / "c")
+    longer = train(small(epochs=2), data, init=tmp_path / "c")
+    assert isinstance(longer, UnrolledNetwork)
+
+
+def test_a_training_imports_nothing_heavy_that_it_does_not_use(prepared, tmp_path):
+    """In a process of its own, as a trial's worker is; each of these costs CPU seconds in every worker."""
+    code = f"""
+import sys
+from pathlib import Path
+import search.trial
+from recon.data.prepared import PreparedData
+from recon.training import train
+from tests.recon.networks import small
+config = small(epochs=2, weighting={{"kind": "uncertainty"}}, optimiser="muon")
+train(config, PreparedData({str(prepared)!r}), report=lambda report: report.save(Path({str(tmp_path / "c")!r})))
+heavy = {{"sigpy", "numba", "torch._dynamo", "matplotlib", "optuna", "scipy", "sympy"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_another_trainings_checkpoint_is_refused_by_the_field_that_differs(prepared, tmp_path):

@@ -1,0 +1,158 @@
+"""What a search costs beside its trainings: the worker's start, and each trial with a trainer that takes no time.
+
+    python -m benchmarks.overhead --json
+
+Trials run one after the other, so a trial's seconds are those between its first epoch and the next trial's, its own
+epochs' reports and checkpoints included. CPU seconds tell more on a busy machine: the driver's, the worker's (without
+its start), both a trial. A worker is ready when it has imported what it trains with and stepped an optimiser once; its
+CPU seconds count from its process's beginning, Ray's own imports included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recon.config import TrainConfig
+
+LOG = "log.jsonl"
+CHECKPOINT_BYTES = 1_000_000
+"""About what the quickstart's network has."""
+_started = False
+
+
+@dataclass
+class Epoch:
+    """Stands for the trainer's report."""
+
+    epoch: int
+    metrics: dict[str, float]
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint of so many bytes."""
+        directory.mkdir(parents=True)
+        (directory / "checkpoint.pt").write_bytes(bytes(CHECKPOINT_BYTES))
+
+
+def ready() -> None:
+    """What a worker does before its first step."""
+    import torch
+
+    from recon.optimiser import make_optimiser
+    from recon.training import make_schedule
+    from recon.unrolled import UnrolledNetwork
+    from recon.weighting import make_weighting
+
+    config = TrainConfig.model_validate(
+        {"tasks": ("a", "b"), "network": {"layout": "IV", "channels": 2, "pools": 1}, "clip_norm": 1}
+    )
+    network = UnrolledNetwork(config.network, config.tasks)
+    optimiser = make_optimiser(config, network, make_weighting(config.weighting, config.tasks, {"a": 1, "b": 1}))
+    schedule = make_schedule(config, optimiser, 2)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    torch.nn.utils.clip_grad_norm_(list(network.parameters()), 1.0)
+    optimiser.step()
+    schedule.step()
+
+
+def train(
+    config: TrainConfig,
+    data: Path,
+    *,
+    init: Path | None,
+    resume: Path | None,
+    device: str,
+    report: Callable[[Epoch], None],
+) -> None:
+    """Report every epoch at once, and log when and at what CPU time."""
+    global _started
+    if not _started:
+        ready()
+        _started = True
+        _note(data, "ready")
+    _note(data, "begin")
+    for epoch in range(1, config.epochs + 1):
+        _note(data, "epoch")
+        metrics = {f"{name}/{task}": 0.5 for task in config.tasks for name in ("ssim", "psnr", "nrmse", "loss")}
+        metrics |= {"ssim": 0.5, "loss": 0.1, "seconds": 1.0, "gpu_seconds": 0.0, "parameters": 1e5}
+        report(Epoch(epoch, {**metrics, "peak_memory_bytes": 1e8}))
+    _note(data, "end")
+
+
+def _note(data: Path, what: str) -> None:
+    line = {"what": what, "pid": os.getpid(), "wall": time.time(), "cpu": time.process_time()}
+    with (data / LOG).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def measure(trials: int, epochs: int) -> dict[str, Any]:
+    """Launch a search of so many trials in a folder of its own, and what it took."""
+    from search.launch import DataFacts, Resources, launch
+    from spaces.schema import Space
+
+    space = Space.model_validate(
+        {
+            "tasks": ["a", "b"],
+            "unroll": {"blocks": 12},
+            "layouts": {"kind": "free"},
+            "fidelity": {"epochs": epochs, "rungs": []},
+            "baselines": {"kinds": []},
+            "trials": trials,
+        }
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        facts = DataFacts(data, "none", {"a": 10, "b": 10})
+        began, cpu = time.time(), time.process_time()
+        launch(space, facts, "overhead", runs_dir=data / "runs", resources=Resources(max_concurrent=1), trainer=train)
+        driver = time.process_time() - cpu
+        lines = [json.loads(line) for line in (data / LOG).read_text().splitlines()]
+    begins = [line["wall"] for line in lines if line["what"] == "begin"]
+    starts = [line for line in lines if line["what"] == "ready"]
+    busy = sum(_span([line for line in lines if line["pid"] == start["pid"]]) for start in starts)
+    return {
+        "trials": trials,
+        "epochs": epochs,
+        "trial_seconds": round(statistics.median(b - a for a, b in itertools.pairwise(begins)), 3),
+        "driver_cpu_a_trial": round(driver / trials, 3),
+        "worker_cpu_a_trial": round(busy / trials, 3),
+        "workers": len(starts),
+        "worker_ready_cpu": round(statistics.median(start["cpu"] for start in starts), 2),
+        "first_trial_after": round(begins[0] - began, 1),
+    }
+
+
+def _span(lines: list[dict[str, Any]]) -> float:
+    cpu = [line["cpu"] for line in lines]
+    return float(cpu[-1] - cpu[0])
+
+
+def main() -> None:
+    """Read the options, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    result = measure(options.trials, options.epochs)
+    if options.json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name:20s} {value}")
+
+
+if __name__ == "__main__":
+    from benchmarks.overhead import main as run  # the trainer's module is benchmarks.overhead, also here
+
+    run()
