@@ -35,7 +35,7 @@ from recon.data.loading import Loader
 from recon.data.prepared import PreparedData
 from recon.evaluation import validate
 from recon.training import TrainingError, train
-from recon.unet import MULTIPLE
+from recon.unet import MULTIPLE, UnetRunner, run_unet
 from search.leaderboard import plain_table
 from search.parallel import side_by_side
 from spaces.schema import load_space
@@ -76,7 +76,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """What each changes; ``normalise`` is of this benchmark alone, the rest are fields of TrainConfig."""
 
 
-def unnormalised(encoder: nn.Module, decoder: nn.Module, x: Tensor, restore_mean: bool = True) -> Tensor:
+def unnormalised(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    x: Tensor,
+    restore_mean: bool = True,
+    multiple: int = MULTIPLE,
+    run: UnetRunner = run_unet,
+) -> Tensor:
     """In place of ``recon.unet.regularise``: the U-Net on the image as it is, in units of its volume's scale.
 
     Args:
@@ -84,10 +91,11 @@ def unnormalised(encoder: nn.Module, decoder: nn.Module, x: Tensor, restore_mean
         decoder: its Decoder.
         x: (batch, rows, columns), complex.
         restore_mean: nothing was taken away, so nothing is restored.
+        multiple, run: those of ``regularise``.
     """
     rows, columns = x.shape[-2:]
-    planes = F.pad(torch.view_as_real(x).permute(0, 3, 1, 2), (0, -columns % MULTIPLE, 0, -rows % MULTIPLE))
-    image = decoder(encoder(planes))[..., :rows, :columns]
+    planes = F.pad(torch.view_as_real(x).permute(0, 3, 1, 2), (0, -columns % multiple, 0, -rows % multiple))
+    image = run(encoder, decoder, planes)[..., :rows, :columns]
     return torch.view_as_complex(image.permute(0, 2, 3, 1).contiguous())
 
 

@@ -7,6 +7,7 @@ were folded into maps and k-space beforehand (``ColumnSense``; ``to_hybrid`` doe
 ``recon.coils``, batching to ``recon.data.loading``.
 """
 
+import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +36,9 @@ class Cartesian:
         self._maps_conj = maps.conj().resolve_conj()
         self._sampling_conj = sampling.conj().resolve_conj()
         self._mask = (sampling * self._sampling_conj).real.to(maps.dtype)
+        # AᴴA transforms there and back by unscaled FFTs (orthonormal ones pass once more over the data), and the scale
+        # of the pair stands in the mask.
+        self._scaled_mask = self._mask / math.prod(maps.shape[axis] for axis in axes)
 
     def forward(self, x: Tensor) -> Tensor:
         """A x: image (batch, rows, columns) → k-space (batch, coils, rows, columns)."""
@@ -49,6 +53,8 @@ class Cartesian:
 
         AᴴA is its own adjoint, so its gradient is another AᴴA, and nothing of the coils' size is kept for it.
         """
+        if not x.requires_grad:  # a Function costs as much as two of the operations in it, where an image is small
+            return self._normal(x)
         result: Tensor = _Normal.apply(x, self)
         return result
 
@@ -59,9 +65,9 @@ class Cartesian:
         return torch.fft.ifftn(x, dim=self._axes, norm="ortho")
 
     def _normal(self, x: Tensor) -> Tensor:
-        y = self._fft(self.maps * x.unsqueeze(1))
-        y *= self._mask
-        y = self._ifft(y)
+        y = torch.fft.fftn(self.maps * x.unsqueeze(1), dim=self._axes)
+        y *= self._scaled_mask
+        y = torch.fft.ifftn(y, dim=self._axes, norm="forward")
         y *= self._maps_conj
         return y.sum(dim=1)
 

@@ -175,6 +175,7 @@ def train(
     loader = Loader(data, config, workers=workers, device=where)
     with seeded(config.seed):
         network = UnrolledNetwork(config.network, config.tasks).to(where)
+    network.train_as(precision=config.precision, compile=config.compile, memory_saver=config.memory_saver)
     weighting = make_weighting(config.weighting, config.tasks, loader.slice_counts).to(where)
     if init is not None and resume is None:
         start_from(network, init)

@@ -1,11 +1,12 @@
 """The U-Net that regularises an unrolled block, as an encoder and a decoder that can be shared or owned separately.
 
 Layer for layer and parameter for parameter it is fastMRI's ``NormUnet`` (Sriram et al. 2020, arXiv:2004.06688): its
-weights fit, its output is equal. What differs is speed: instance norm is written as a group norm of one channel a
-group, and pooling as two additions, which PyTorch computes several times faster on a processor. Who shares what with
-whom is left to ``recon.unrolled``.
+weights fit, its output is equal. What differs is speed: pooling is two additions, and an image's size decides how
+feature maps lie in memory and which form of instance norm goes with that (``memory_format``). Who shares what with whom
+is left to ``recon.unrolled``.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,10 +21,33 @@ MULTIPLE = 16
 SLOPE = 0.2
 """Of the leaky ReLU (as in fastMRI)."""
 
+UnetRunner = Callable[[nn.Module, nn.Module, Tensor], Tensor]
+"""Runs encoder and decoder on an image, as ``run_unet`` does."""
+
+CHANNELS_LAST_PIXELS = 128 * 128
+"""Images of at least so many pixels go through the U-Net with their channels last in memory."""
+
+
+def memory_format(image: Tensor) -> torch.memory_format:
+    """The order of axes in memory in which the U-Net is fast on an image, (batch, channels, rows, columns).
+
+    Convolutions are faster with the channels last, norms slower. On processors that pays from about 128 × 128 pixels
+    on, whatever the channels and batch.
+    """
+    large = image.shape[-2] * image.shape[-1] >= CHANNELS_LAST_PIXELS
+    return torch.channels_last if large else torch.contiguous_format
+
 
 def norm_relu(x: Tensor) -> Tensor:
-    """Instance norm (no parameters, eps 1e-5), then leaky ReLU: (batch, channels, rows, columns) → the same."""
-    return F.leaky_relu(F.group_norm(x, x.shape[1]), SLOPE, inplace=True)
+    """Instance norm (no parameters, eps 1e-5), then leaky ReLU: (batch, channels, rows, columns) → the same.
+
+    Instance norm is a group norm of one channel a group, and for a single sample it is batch norm; the first is fast
+    where channels are first in memory, the second where they are last.
+    """
+    if x.is_contiguous():
+        return F.leaky_relu(F.group_norm(x, x.shape[1]), SLOPE, inplace=True)
+    samples = [F.batch_norm(sample, None, None, training=True) for sample in x.split(1)]
+    return F.leaky_relu(samples[0] if len(samples) == 1 else torch.cat(samples), SLOPE, inplace=True)
 
 
 class ConvBlock(nn.Module):
@@ -36,7 +60,7 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels_in, rows, columns) → (batch, channels_out, rows, columns)."""
-        return norm_relu(self.second(norm_relu(self.first(x).contiguous())))
+        return norm_relu(self.second(norm_relu(self.first(x))))
 
 
 class Encoder(nn.Module):
@@ -98,7 +122,20 @@ class Decoder(nn.Module):
         return self.last(x)
 
 
-def regularise(encoder: nn.Module, decoder: nn.Module, x: Tensor, restore_mean: bool = True) -> Tensor:
+def run_unet(encoder: nn.Module, decoder: nn.Module, image: Tensor) -> Tensor:
+    """The U-Net of these two halves: (batch, 2, rows, columns), real → the same."""
+    result: Tensor = decoder(encoder(image))
+    return result
+
+
+def regularise(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    x: Tensor,
+    restore_mean: bool = True,
+    multiple: int = MULTIPLE,
+    run: UnetRunner = run_unet,
+) -> Tensor:
     """The U-Net of these two halves on a complex image, normalised per sample: (batch, rows, columns) → the same.
 
     Real and imaginary part are each brought to zero mean and unit standard deviation over the image, and their
@@ -111,17 +148,19 @@ def regularise(encoder: nn.Module, decoder: nn.Module, x: Tensor, restore_mean: 
         x: (batch, rows, columns), complex.
         restore_mean: add the mean to the output, as fastMRI does. Without it, a U-Net whose last convolution is zero
             returns zero.
+        multiple: rows and columns are padded with zeros to a multiple of this for the U-Net.
+        run: runs the two halves on the padded image, as ``run_unet`` does; it may compute less precisely.
     """
     planes = torch.view_as_real(x)  # (batch, rows, columns, 2)
     std, mean = torch.std_mean(planes, dim=(1, 2), keepdim=True)
     normalised = (planes - mean) / torch.where(std > 0, std, 1)
     rows, columns = x.shape[-2:]
-    top, left = (-rows % MULTIPLE) // 2, (-columns % MULTIPLE) // 2
-    margins = (left, -columns % MULTIPLE - left, top, -rows % MULTIPLE - top)
+    top, left = (-rows % multiple) // 2, (-columns % multiple) // 2
+    margins = (left, -columns % multiple - left, top, -rows % multiple - top)
     image = normalised.permute(0, 3, 1, 2)
     if any(margins):
         image = F.pad(image, margins)
-    image = decoder(encoder(image))
+    image = run(encoder, decoder, image.contiguous(memory_format=memory_format(image)))
     if any(margins):
         image = image[..., top : top + rows, left : left + columns]
     output = image.permute(0, 2, 3, 1) * std

@@ -42,17 +42,20 @@ Losses and training are left to ``recon.training``, operators to ``recon.operato
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from recon.config import NetworkConfig
+from recon.config import NetworkConfig, Precision
 from recon.errors import InputError
 from recon.layout import Layout
 from recon.operators import Cartesian, ColumnSense, Sense
-from recon.unet import Decoder, Encoder, regularise
+from recon.unet import MULTIPLE, Decoder, Encoder, UnetRunner, regularise, run_unet
 
 if TYPE_CHECKING:
     from recon.data.loading import Batch
@@ -98,26 +101,31 @@ class Block(nn.Module):
         momenta = encoders if config.consistency == "accelerated" else 0
         self.betas = nn.ParameterList(nn.Parameter(torch.tensor(nesterov(number))) for _ in range(momenta))
         self.restore_mean = not config.zero_init
+        self.multiple = MULTIPLE if config.padding == "fastmri" else 2**config.pools
         self.in_kspace = config.consistency == "k-space"
 
     def path(self, task: int) -> tuple[nn.Module, nn.Module, nn.Parameter]:
         """The encoder, the decoder and the η that a task uses."""
         return _own(self.encoders, task), _own(self.decoders, task), _own(self.etas, task)
 
-    def forward(self, state: State, operator: Cartesian, task: int) -> State:
-        """One step of the recursions above, for the task with this number."""
+    def forward(self, state: State, operator: Cartesian, task: int, run: UnetRunner = run_unet) -> State:
+        """One step of the recursions above, for the task with this number; ``run`` runs the U-Net."""
         encoder, decoder, eta = self.path(task)
+
+        def unet(image: Tensor) -> Tensor:
+            return regularise(encoder, decoder, image, self.restore_mean, self.multiple, run)
+
         x, v, dx, dv = state
         if self.in_kspace:
-            r = regularise(encoder, decoder, x, self.restore_mean)
+            r = unet(x)
             return State(x - eta * v - operator.coverage * r, (1 - eta) * v - operator.normal(r), dx, dv)
         if self.betas:
             beta = _own(self.betas, task)
             dx, dv = beta * dx, beta * dv
-            step = eta * (v + dv) + operator.coverage * regularise(encoder, decoder, x + dx, self.restore_mean)
+            step = eta * (v + dv) + operator.coverage * unet(x + dx)
             dx, dv = dx - step, dv - operator.normal(step)
         else:
-            step = eta * v + operator.coverage * regularise(encoder, decoder, x, self.restore_mean)
+            step = eta * v + operator.coverage * unet(x)
             dx, dv = -step, -operator.normal(step)
         return State(x + dx, v + dv, dx, dv)
 
@@ -146,6 +154,36 @@ class UnrolledNetwork(nn.Module):
             Block(kind, len(self.tasks), config, number)
             for number, kind in enumerate(self.layout.kinds, start=config.sense_steps)
         )
+        self._run: UnetRunner = run_unet
+        self._memory_saver = False
+
+    def train_as(
+        self, *, precision: Precision = "single", compile: bool = False, memory_saver: bool = False
+    ) -> UnrolledNetwork:
+        """Choose how this network runs while it is in training mode; what it is, and evaluation mode, stay the same.
+
+        Args:
+            precision: ``bfloat16`` runs the U-Nets under autocast. Data consistency, weights and output stay single.
+            compile: compile the U-Nets by ``torch.compile``: a minute or so when the first batch comes, then faster.
+            memory_saver: keep no activations of the U-Nets, and compute them again in the backward pass: the same
+                gradients.
+
+        Returns:
+            the network.
+
+        Raises InputError where ``compile`` is asked for and there is no C++ compiler.
+        """
+        run: UnetRunner = run_unet
+        if compile:
+            compiler = os.environ.get("CXX", "g++")
+            if shutil.which(compiler) is None:
+                raise InputError(
+                    f"compile needs a C++ compiler, and {compiler} is not here: install it or leave it out"
+                )
+            run = torch.compile(run)
+        self._run = _in_bfloat16(run) if precision == "bfloat16" else run
+        self._memory_saver = memory_saver
+        return self
 
     def forward(self, batch: Batch, task: str) -> Tensor:
         """Reconstruct a batch: the SENSE-combined image, (batch, rows, columns), complex.
@@ -156,8 +194,12 @@ class UnrolledNetwork(nn.Module):
         # A mask of one row keeps whole columns: then the batch is in hybrid space.
         operator = (ColumnSense if batch.mask.shape[-2] == 1 else Sense)(batch.maps, batch.mask)
         state = self._start(operator, batch.kspace)
+        run = self._run if self.training else run_unet
         for block in self.blocks:
-            state = block(state, operator, number)
+            if self._memory_saver and self.training:
+                state = checkpoint(block, state, operator, number, run, use_reentrant=False, preserve_rng_state=False)
+            else:
+                state = block(state, operator, number, run)
         return state.x
 
     @torch.no_grad()
@@ -167,13 +209,15 @@ class UnrolledNetwork(nn.Module):
         zero = torch.zeros_like(x)
         if self.config.consistency == "k-space" and not self.config.sense_steps:
             return State(x, zero, zero, zero)
-        state = State(x, operator.normal(x) - x, zero, zero)
+        v, dx, dv = operator.normal(x) - x, zero, zero.clone()
         for number in range(self.config.sense_steps):
             beta = nesterov(number)
-            step = state.v + beta * state.dv
-            dx, dv = beta * state.dx - step, beta * state.dv - operator.normal(step)
-            state = State(state.x + dx, state.v + dv, dx, dv)
-        return state
+            step = torch.add(v, dv, alpha=beta)
+            dx.mul_(beta).sub_(step)
+            dv.mul_(beta).sub_(operator.normal(step))
+            x += dx
+            v += dv
+        return State(x, v, dx, dv)
 
     def for_task(self, task: str) -> UnrolledNetwork:
         """The path that one task uses, as a network of that task alone (layout all I: a single-task network).
@@ -228,3 +272,13 @@ def nesterov(number: int) -> float:
 def _own(copies: nn.ModuleList | nn.ParameterList, task: int) -> Any:
     """A task's own copy, or the only one."""
     return copies[task if len(copies) > 1 else 0]
+
+
+def _in_bfloat16(run: UnetRunner) -> UnetRunner:
+    """The same under autocast."""
+
+    def under_autocast(encoder: nn.Module, decoder: nn.Module, image: Tensor) -> Tensor:
+        with torch.autocast(image.device.type, torch.bfloat16):
+            return run(encoder, decoder, image)
+
+    return under_autocast
