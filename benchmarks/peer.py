@@ -57,8 +57,9 @@ CANDIDATES = (3e-4, 1e-3, 3e-3, 1e-2)
 
 
 def digest(config: TrainConfig) -> str:
-    """Of everything that a training depends on beside the data."""
-    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
+    """Of everything that a training depends on beside the data; a field at its default leaves it as it was before there
+    was that field."""
+    return hashlib.sha256(config.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
