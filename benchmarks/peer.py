@@ -245,7 +245,7 @@ def main() -> None:
     if about.data_hash != facts.hash:
         parser.error(f"{out} was tested on data {about.data_hash[:12]}, and {data} has {facts.hash[:12]}")
     space = load_space(given.space).on({task: len(facts.subset(task)) for task in facts.tasks}, str(data))
-    if space.training.masks.test != about.mask or about.epochs["stl"] != (space.fidelity.epochs,):
+    if space.training.masks.test != about.mask or about.epochs["stl"] != (space.total_epochs,):
         parser.error(f"{out} was tested with another mask, or trained for other epochs, than {given.space} says")
     path = out / TABLE
     with side_by_side(given.workers) as mapped:

@@ -123,6 +123,8 @@ class TrainConfig(Config):
     epochs: int = Field(default=120, ge=1)
     passes: int = Field(default=1, ge=1)
     """Over the training slices in an epoch. More than one trains on few slices for as many steps as on many."""
+    validate_at: tuple[int, ...] | None = None
+    """Epochs after which the network is validated and reported, ascending; the last always is. None: every epoch."""
     batch_size: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
     """Adam's. With ``muon`` it is that of everything but the U-Nets' convolutions."""
@@ -141,6 +143,23 @@ class TrainConfig(Config):
     memory_saver: bool = False
     """Recompute each block's activations in the backward pass: the same result for less memory and more time."""
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def validated_epochs(self) -> tuple[int, ...]:
+        """The epochs (from 1) after which the network is validated and reported, ascending."""
+        if self.validate_at is None:
+            return tuple(range(1, self.epochs + 1))
+        return tuple(sorted({*self.validate_at, self.epochs}))
+
+    @model_validator(mode="after")
+    def _validated_epochs_fit(self) -> "TrainConfig":
+        chosen = self.validate_at or ()
+        for epoch in chosen:
+            if not 1 <= epoch <= self.epochs:
+                raise ValueError(f"validate_at names epoch {epoch}, where epochs go from 1 to {self.epochs}")
+        if list(chosen) != sorted(set(chosen)):
+            raise ValueError(f"validate_at ascends, found {list(chosen)}")
+        return self
 
     @model_validator(mode="after")
     def _tasks_and_slices_agree(self) -> "TrainConfig":

@@ -1,14 +1,14 @@
 """How good a reconstruction is, slice by slice: a network's, the zero-filled image, sigpy's ℓ1-wavelet reconstruction.
 
-Training asks for means over the validation split; the final test asks for a table of slices and for pictures. Metric
-definitions and their names live in ``recon.metrics``.
+Training asks for means and values over the validation split; the final test asks for a table of slices and for
+pictures. Metrics are computed in ``recon.metrics``, their definitions are named in ``recon.definitions``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ def measure(prediction: Tensor, target: Tensor, definition: str = "paper") -> di
     Args:
         prediction: (batch, rows, columns), complex or real.
         target: the same shape.
-        definition: a name of ``recon.metrics.DEFINITIONS``.
+        definition: a name of ``recon.definitions.DEFINITIONS``.
     """
     a, b = prediction.abs(), target.abs()
     return {
@@ -45,24 +45,39 @@ def measure(prediction: Tensor, target: Tensor, definition: str = "paper") -> di
     }
 
 
-def validate(network: UnrolledNetwork, batches: Iterable[Batch]) -> dict[str, float]:
-    """Mean metrics a task over the batches' slices, and ``ssim``, the mean over tasks: what a search maximises."""
+SliceMetrics = Mapping[str, Mapping[str, Sequence[float]]]
+"""By task, parallel lists: ``slice_id`` (of the prepared data's index), ``ssim``, ``psnr`` (dB), ``nrmse``."""
+
+
+class Validation(NamedTuple):
+    """What a validation found, under the definition ``paper``."""
+
+    metrics: dict[str, float]
+    """``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>``: means over the task's slices; ``ssim``: mean over tasks."""
+    slices: SliceMetrics
+    """The values that those are the means of."""
+
+
+def validate(network: UnrolledNetwork, batches: Iterable[Batch]) -> Validation:
+    """Measure a network on every slice of the batches."""
     found: dict[str, dict[str, list[Tensor]]] = {}
+    ids: dict[str, list[int]] = {}
     network.eval()
     with torch.no_grad():
         for batch in batches:
             prediction = centre_crop(network(batch, batch.task), batch.crop)
             target = centre_crop(batch.target, batch.crop)
             task = found.setdefault(batch.task, {name: [] for name in METRICS})
+            ids.setdefault(batch.task, []).extend(batch.slice_ids)
             for name, values in measure(prediction, target).items():
                 task[name].append(values)
-    result = {
-        f"{name}/{task}": float(torch.cat(values).mean())
+    slices = {
+        task: {"slice_id": ids[task], **{name: torch.cat(values).tolist() for name, values in by_name.items()}}
         for task, by_name in found.items()
-        for name, values in by_name.items()
     }
-    result["ssim"] = float(np.mean([result[f"ssim/{task}"] for task in found]))
-    return result
+    means = {f"{name}/{task}": float(np.mean(values[name])) for task, values in slices.items() for name in METRICS}
+    means["ssim"] = float(np.mean([means[f"ssim/{task}"] for task in found]))
+    return Validation(means, slices)
 
 
 Method = Callable[[Slice, Mask], "np.ndarray[Any, Any]"]
@@ -206,7 +221,7 @@ def evaluate(
         split: ``train``, ``val`` or ``test``.
         methods: for each task, its methods by name.
         mask: the fixed undersampling that every slice shares.
-        definitions: names of ``recon.metrics.DEFINITIONS``.
+        definitions: names of ``recon.definitions.DEFINITIONS``.
 
     Yields:
         the volume's pictures, and a table with the columns

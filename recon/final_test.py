@@ -17,6 +17,7 @@ import torch
 
 from recon.bundle import Bundle, slugs
 from recon.data.prepared import PreparedData
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.evaluation import (
     METRICS,
@@ -30,7 +31,6 @@ from recon.evaluation import (
     zero_filled,
 )
 from recon.files import replace_file
-from recon.metrics import DEFINITIONS
 from recon.pictures import Column, draw_columns
 
 ZERO_FILLED, L1_WAVELET, NETWORK = "zero-filled", "l1-wavelet", "network"

@@ -2,32 +2,41 @@
 
 The convention is that of sigpy, fastMRI and ``bart fft -u``: index n // 2 is position (or frequency) zero, and the
 transform is unitary. Training calls neither function: it uses plain FFTs with the phases of ``centring_phases`` folded
-into maps and k-space (``recon.operators``).
+into maps and k-space (``recon.operators``). Preparing and inspecting data transform NumPy's arrays alone, and need no
+torch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 
 def fft(x: Array, axes: Sequence[int] = (-2, -1)) -> Array:
     """Image → k-space along ``axes``: F_c x, of the shape and (complex) precision of ``x``."""
     axes = tuple(axes)
-    if isinstance(x, torch.Tensor):
-        return torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(x, axes), dim=axes, norm="ortho"), axes)
-    return np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(x, axes), axes=axes, norm="ortho"), axes)
+    if isinstance(x, np.ndarray):
+        return np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(x, axes), axes=axes, norm="ortho"), axes)
+    from torch import fft as transforms
+
+    return transforms.fftshift(transforms.fftn(transforms.ifftshift(x, axes), dim=axes, norm="ortho"), axes)
 
 
 def ifft(x: Array, axes: Sequence[int] = (-2, -1)) -> Array:
     """K-space → image along ``axes``: F_cᴴ x = F_c⁻¹ x, of the shape and (complex) precision of ``x``."""
     axes = tuple(axes)
-    if isinstance(x, torch.Tensor):
-        return torch.fft.fftshift(torch.fft.ifftn(torch.fft.ifftshift(x, axes), dim=axes, norm="ortho"), axes)
-    return np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(x, axes), axes=axes, norm="ortho"), axes)
+    if isinstance(x, np.ndarray):
+        return np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(x, axes), axes=axes, norm="ortho"), axes)
+    from torch import fft as transforms
+
+    return transforms.fftshift(transforms.ifftn(transforms.ifftshift(x, axes), dim=axes, norm="ortho"), axes)
 
 
 def centring_phases(n: int) -> tuple[np.ndarray, np.ndarray]:

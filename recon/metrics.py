@@ -1,7 +1,7 @@
 """How close a magnitude image is to its reference: SSIM, pSNR, nRMSE, each by a named definition.
 
 One pair of images has many SSIMs (the same pair can give .55 or .89), so every number that leaves this project carries
-the name of its definition, and tables carry the sentence in ``DEFINITIONS``. Which slices are measured is left to
+the name of its definition (``recon.definitions``). Which slices are measured is left to
 ``recon.evaluation``.
 
 All run in double precision, batched, on the tensors' device. Where a reference is constant or zero, pSNR and nRMSE are
@@ -12,25 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
-
-DEFINITIONS: dict[str, str] = {
-    "paper": (
-        "Per slice, as the public code of Liu et al. 2021: SSIM with a uniform 7x7 window, sample covariance, range 1, "
-        "after scaling prediction and reference each to [0, 1] by its own minimum and maximum; pSNR in dB, not scaled, "
-        "range = maximum - minimum of the reference slice; nRMSE = |prediction - reference| / |reference|, not scaled."
-    ),
-    "slice": (
-        "Per slice, not scaled: SSIM with a uniform 7x7 window and sample covariance, pSNR in dB, both with range = "
-        "maximum of the reference slice; nRMSE = |prediction - reference| / |reference|."
-    ),
-    "volume": (
-        "Per slice, not scaled: SSIM with a uniform 7x7 window and sample covariance, pSNR in dB, both with range = "
-        "maximum of the reference volume, so that a volume's mean SSIM is that of fastMRI's evaluation (whose PSNR is "
-        "of the whole volume's error); nRMSE = |prediction - reference| / |reference|."
-    ),
-}
-"""What each name means, in one sentence for tables and files."""
 
 WINDOW = 7
 
@@ -41,7 +24,7 @@ def ssim(prediction: Tensor, reference: Tensor, definition: str = "paper") -> Te
     Args:
         prediction: magnitudes, (batch, rows, columns), at least 7 × 7.
         reference: the same shape. For ``volume`` the batch is one volume.
-        definition: a name of ``DEFINITIONS``.
+        definition: a name of ``recon.definitions.DEFINITIONS``.
 
     Returns:
         (batch,) double.

@@ -24,7 +24,7 @@ from recon.config import TrainConfig
 from recon.data.loading import Batch, Loader
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
-from recon.evaluation import validate
+from recon.evaluation import SliceMetrics, validate
 from recon.files import replace_directory
 from recon.operators import centre_crop
 from recon.optimiser import make_optimiser
@@ -44,17 +44,19 @@ class TrainingError(RuntimeError):
 
 @dataclass
 class EpochReport:
-    """What is known after an epoch.
+    """What is known after an epoch whose network was validated.
 
     Attributes:
         epoch: epochs finished, from 1.
         metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split
             (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training; ``seconds`` (since the
             training began, over all its resumptions), ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
+        slices: SSIM, pSNR and nRMSE of each validation slice.
     """
 
     epoch: int
     metrics: dict[str, float]
+    slices: SliceMetrics
     _state: Callable[[], dict[str, Any]] = field(repr=False)
     _config: TrainConfig = field(repr=False)
 
@@ -148,7 +150,7 @@ def train(
         resume: a checkpoint of this same training; the result is bit for bit that of one that was not interrupted.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``…
         workers: threads that read and mask batches ahead of the training.
-        report: called after each epoch with an EpochReport. What it raises ends the training.
+        report: called with an EpochReport after each of ``config.validated_epochs``. What it raises ends the training.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -198,8 +200,10 @@ def train(
         losses.check(epoch)
         weights = weighting.weights(epoch, losses.tensor(where)).detach()
         weighting.end_epoch(losses.means())
+        if epoch not in config.validated_epochs:
+            continue
 
-        metrics = validate(network, loader.validation_batches())
+        metrics, slices = validate(network, loader.validation_batches())
         seconds = seconds_before + time.perf_counter() - began
         metrics |= {f"loss/{task}": value for task, value in losses.means().items()}
         metrics["loss"] = sum(losses.means().values()) / len(config.tasks)
@@ -218,7 +222,7 @@ def train(
                 "optimiser": optimiser.state_dict(),
                 "schedule": schedule.state_dict(),
             }
-            report(EpochReport(epoch, metrics, lambda state=state_now: state, config))  # type: ignore[misc]
+            report(EpochReport(epoch, metrics, slices, lambda state=state_now: state, config))  # type: ignore[misc]
     return network.eval()
 
 

@@ -338,10 +338,12 @@ def train(
             rest = "going on from there" if state["epoch"] < epochs else "nothing is left to do"
             talk.print(f"{resume} has {state['epoch']} of {epochs} epochs; {rest}")
 
+    weights = [f"weight/{one}" for one in config.tasks] if len(config.tasks) > 1 else []
+
     def report(epoch: training.EpochReport) -> None:
         epoch.save(checkpoint)
         numbers = "  ".join(
-            f"{name} {epoch.metrics[name]:.4f}" for name in ["loss", *(f"ssim/{one}" for one in config.tasks)]
+            f"{name} {epoch.metrics[name]:.4f}" for name in ["loss", *(f"ssim/{one}" for one in config.tasks), *weights]
         )
         talk.print(f"epoch {epoch.epoch}/{epochs}  {numbers}  {epoch.metrics['seconds']:.0f} s")
 
@@ -435,7 +437,8 @@ def leaderboard(
     ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Running, stopped and failed trials too.")] = False,
     kind: Annotated[
-        Literal["mtl", "stl", "stl-steps", "joint-stl", "transfer"] | None, typer.Option(help="Only these.")
+        Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"] | None,
+        typer.Option(help="Only these."),
     ] = None,
     stage: Annotated[Literal["search", "baseline", "confirm"] | None, typer.Option(help="Only these.")] = None,
     weighting: Annotated[str | None, typer.Option(help="Only this weighting.")] = None,

@@ -7,13 +7,13 @@ leaders are trained anew, with seeds that the search has not seen, and the pick 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from recon.errors import InputError
 from search.jobs import confirmations
 from search.launch import DataFacts, Outcome, Resources, agree, driving, run
+from search.references import References
 from search.study import OpenStudy, Record, State, open_study, quiet
 from search.trial import Trainer, train_on_prepared
 from spaces.schema import Point, Space
@@ -27,7 +27,7 @@ class Confirmed:
     records: tuple[Record, ...]
     """Complete confirmations, a seed each, ascending."""
     values: tuple[float, ...]
-    """The objective of each; gains are above the STL of the same seed."""
+    """The objective of each; gains are above the mean over seeds of the STL."""
     searched: Record | None
     """The searched trial that made it a leader."""
 
@@ -139,11 +139,11 @@ def picked(study: OpenStudy) -> Pick:
     for record in references:
         if record.kind == "mtl" and record.state is State.COMPLETE:
             groups.setdefault(_point(record), {})[record.seed] = record
-    space = study.space
+    space, stl = study.space, References(references)
     confirmed = []
     for point, by_seed in groups.items():
         records = tuple(by_seed[seed] for seed in sorted(by_seed))
-        values = tuple(_value(record, space, references) for record in records)
+        values = tuple(_value(record, space, stl) for record in records)
         if None not in values:
             key = f"mtl/{point.key}/seed={space.seed}"
             known = tuple(value for value in values if value is not None)
@@ -155,19 +155,12 @@ def picked(study: OpenStudy) -> Pick:
     return Pick(ranking[0], ranking, unconfirmed)
 
 
-def _value(record: Record, space: Space, references: Iterable[Record]) -> float | None:
+def _value(record: Record, space: Space, stl: References) -> float | None:
     """The objective of a confirmation; None where its STL networks are not complete."""
     if space.objective.metric == "ssim":
         return record.value
-    matched = {}
-    for other in references:
-        if other.kind == "stl" and other.state is State.COMPLETE and other.seed == record.seed:
-            (task,) = other.tasks
-            if other.slices[task] == record.slices.get(task):
-                matched[task] = other.metrics[f"ssim/{task}"]
-    if set(matched) != set(record.tasks):
-        return None
-    return statistics.fmean(record.metrics[f"ssim/{task}"] - value for task, value in matched.items())
+    gain = stl.gain(record)
+    return None if gain is None else gain.mean
 
 
 def _seeds(space: Space, count: int) -> range:

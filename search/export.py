@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from recon import bundle
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.layout import Layout
-from recon.metrics import DEFINITIONS
 from recon.training import CHECKPOINT, load_network
 from search.confirm import picked
 from search.leaderboard import DEFINITION, confirmed, markdown_table, render_markdown
@@ -109,6 +109,15 @@ def best(study: OpenStudy) -> tuple[Record, str]:
     return pick.record, why
 
 
+def _start(study: OpenStudy, record: Record) -> str:
+    """What the training started from, as a line of the card."""
+    joint = f"the joint network of all tasks, {study.space.joint_epochs} epochs"
+    starts = {"joint": joint, "transfer": f"the single-task network of {study.space.source}"}
+    start = starts.get(record.point.init if record.point else record.kind.removesuffix("-tuned"))
+    # A joint network itself starts at random.
+    return "" if start is None or record.kind == "joint" else f"- started from {start}, with the same seed\n"
+
+
 def card(study: OpenStudy, record: Record, why: str) -> str:
     """The bundle's card, in Markdown."""
     config = record.config
@@ -133,6 +142,7 @@ def card(study: OpenStudy, record: Record, why: str) -> str:
         f"- study `{study.name}`, trial {record.name} ({record.kind}, {record.stage}), seed {record.seed}\n"
         f"- training slices: {slices}, cut by {config.cut}; {config.weighting.kind} weighting; {record.epochs} epochs, "
         f"batch {config.batch_size}, learning rate {config.learning_rate:g} ({config.schedule})\n"
+        f"{_start(study, record)}"
         f"- data hash `{record.data_hash}`, code {record.code_version}\n",
         "## Validation\n",
         f"{render_markdown(metrics)}\n"

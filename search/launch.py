@@ -34,7 +34,7 @@ from search.progress import Display
 from search.schedule import Rungs, SuccessiveHalving
 from search.searcher import Runtime, StudySearch
 from search.study import OpenStudy, Record, State, code_version, create_study, quiet, shown
-from search.trial import ERROR, OBJECTIVE, Trainer, run_trial, train_on_prepared, trainer_path
+from search.trial import EPOCH, ERROR, OBJECTIVE, Trainer, run_trial, train_on_prepared, trainer_path
 from spaces.schema import Space, stored_space
 
 TRIALS_FOLDER = "trials"
@@ -294,8 +294,9 @@ class Watch(tune.Callback):
     ) -> None:
         """Write a report that the scheduler stopped at, too, before its checkpoint is written."""
         self._search.on_trial_result(trial.trial_id, result)
-        if ERROR not in result:
-            self._display.epoch()
+        live = self._search.live.get(trial.trial_id)
+        if live is not None and ERROR not in result:
+            self._display.reported(live.job.config, result[EPOCH])
 
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any

@@ -1,8 +1,10 @@
 """The leaderboard: a study's trials as one table, ranked, filtered, sorted, and written for people or machines.
 
-A rank is given to finished trials that reconstruct every task of the study; a network of one task (STL, transfer)
-cannot be ranked against networks of all, and stands below with the metrics of its task. Reading needs no driver and
-works while a search writes. What a trial's record holds, and where it is stored, is left to ``search.study``.
+A rank is given to finished trials that reconstruct every task of the study, by the objective that the space names; a
+network of one task (STL, transfer) cannot be ranked against networks of all, and stands below with the metrics of its
+task. Beside the rank stands that of each task alone, for a mean of opposite effects is no effect. Reading needs no
+driver, no torch and no Ray, and works while a search writes. What a trial's record holds, and where it is stored, is
+left to ``search.study``.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import fnmatch
 import json
 import math
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,13 +27,14 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.files import replace_file
-from recon.metrics import DEFINITIONS
+from search.references import References
 from search.study import OpenStudy, Record, State
 
 DEFINITION = "paper"
-"""The metric definition (``recon.metrics.DEFINITIONS``) that trainings report and every table here shows."""
+"""The metric definition (``recon.definitions.DEFINITIONS``) that trainings report and every table here shows."""
 
 
 class Format(StrEnum):
@@ -50,13 +53,13 @@ class Choice:
 
     Attributes:
         everything: also running, stopped and failed trials; else finished ones.
-        kind: keep those of this kind: mtl, stl, stl-steps, joint-stl, transfer.
+        kind: keep those of this kind: mtl, joint, stl, stl-steps, joint-stl, joint-tuned, transfer.
         stage: keep those of this stage: search, baseline, confirm.
         weighting: keep those with this weighting.
         layout: keep layouts that this glob matches, such as ``I2*``.
         scarce_slices: keep trials at this N.
-        sort: a column to sort by, largest first (``nrmse/…`` smallest first); None or ``rank`` sorts by the study's
-            objective.
+        sort: a column that orders the rows, largest first (``nrmse/…`` and ``rank/…`` smallest first); None or ``rank``
+            orders by the study's objective. Ranks are by the objective whatever the order.
         top: keep that many rows.
     """
 
@@ -73,32 +76,45 @@ class Choice:
 def leaderboard(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """The table, a row a trial.
 
-    Columns: ``rank, trial, kind, stage, layout, weighting, init, scarce_slices, seed, state, epochs, ssim,
-    ssim/<task>…, gain, gain/<task>…, psnr/<task>…, nrmse/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes,
-    node, checkpoint, error``. Metrics are of the validation split at the trial's last epoch. A gain is that metric
-    minus the matched STL's (same N, seed and epoch).
+    Columns: ``rank, rank/<task>…, trial, kind, stage, layout, weighting, init, scarce_slices, seed, state, epochs,
+    ssim, ssim/<task>…, gain, gain_se, gain/<task>, gain_se/<task>…, z, z/<task>…, psnr/<task>…, nrmse/<task>…,
+    weight/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node, checkpoint, error``. Metrics are of the
+    validation split at the trial's last epoch, ``weight`` is what the task's loss was multiplied by there. A gain is
+    the SSIM minus the mean over seeds of the STL at that N (``search.references``); ``gain_se`` is the standard error
+    of that mean alone.
+
+    ``rank`` goes by the study's objective among the rows that the choice keeps, ``rank/<task>`` by that task's share of
+    it (``ssim/<task>`` or ``gain/<task>``); rows that are equal in a task share the better rank. ``z/<task>`` is the
+    ranked networks' SSIM of the task in standard deviations from the mean, both over the study's complete multi-task
+    trials (kind ``mtl``) of the same N; ``z`` is its mean over tasks, in which tasks of different scales count alike.
 
     Raises InputError for a column or value that the study does not have.
     """
     choice = choice or Choice()
     records = study.records()
     tasks = study.space.tasks
-    baselines = Baselines(records)
-    rows = [row_of(record, tasks, baselines) for record in records]
+    references = References(records)
+    rows = [row_of(record, tasks, references) for record in records]
     frame = pd.DataFrame(rows, columns=columns(tasks)).astype(
         {"rank": "Int64", "scarce_slices": "Int64", "parameters": "Int64", "peak_memory_bytes": "Int64"}
     )
-    objective = study.space.objective.metric
-    return _chosen(frame, tasks, choice, objective)
+    complete = frame["state"] == State.COMPLETE
+    _add_z(frame, tasks, complete)
+    frame = _only(frame, choice, ("kind", "stage", "weighting", "scarce_slices"))
+    if not choice.everything:
+        frame = frame[complete.loc[frame.index]]
+    return _ordered(frame, tasks, choice, study.space.objective.metric, complete.loc[frame.index])
 
 
 def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     """Confirmed configurations and baselines over their seeds, a row each: means, standard errors, number of seeds.
 
-    Columns: ``rank, kind, layout, weighting, init, scarce_slices, seeds, ssim, ssim_se, ssim/<task>, ssim_se/<task>…,
-    gain, gain_se, gain/<task>, gain_se/<task>…, trials``. Gains are above the STL of the same seed. Ranked are
-    configurations that reconstruct every task, by the study's objective; rows with fewer seeds than the most stand
-    below, unranked.
+    Columns: ``rank, rank/<task>…, kind, layout, weighting, init, scarce_slices, seeds, ssim, ssim_se, ssim/<task>,
+    ssim_se/<task>…, gain, gain_se, gain/<task>, gain_se/<task>…, z, z/<task>…, trials``. Gains are above the mean over
+    seeds of the STL at that N, and their errors are those of the two means combined. Of baselines, all seeds count, and
+    the hyperparameters that are best. Ranked are configurations that reconstruct every task, by the study's objective;
+    rows with fewer seeds than the most of a multi-task configuration stand below, unranked. Ranks and z are as in
+    ``leaderboard``, of the means over seeds.
 
     Raises InputError where nothing is confirmed yet, or for a column or value that no confirmed trial has.
     """
@@ -109,10 +125,10 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
     if not records:
         raise InputError(f"study {study.name!r} has no confirmed trial yet; run splitpoint confirm {study.name}")
     tasks = study.space.tasks
-    baselines = Baselines(records)
-    rows = pd.DataFrame([row_of(record, tasks, baselines) for record in records])
-    # What a seed leaves of a key: the layout and weighting alone do not tell hyperparameters or the start apart.
-    rows["configuration"] = [record.key.rsplit("/seed=", 1)[0] for record in records]
+    references = References(records)
+    rows = pd.DataFrame([row_of(record, tasks, references) for record in records])
+    # The layout and weighting alone do not tell hyperparameters or the start apart.
+    rows["configuration"] = [record.configuration for record in records]
     values = ["ssim", *(f"ssim/{task}" for task in tasks), "gain", *(f"gain/{task}" for task in tasks)]
     lines = []
     for _, group in rows.groupby("configuration", sort=False):
@@ -121,55 +137,47 @@ def confirmed(study: OpenStudy, choice: Choice | None = None) -> pd.DataFrame:
         line: dict[str, Any] = {name: first[name] for name in names} | {"seeds": len(group)}
         for value in values:
             line[value] = group[value].mean(skipna=False)
-            line[value.replace("ssim", "ssim_se").replace("gain", "gain_se")] = group[value].sem(skipna=False)
-        lines.append(line | {"trials": " ".join(group["trial"])})
-    frame = pd.DataFrame(lines).astype({"scarce_slices": "Int64"})
+            error: Any = group[value].sem(skipna=False)
+            if value.startswith("gain"):  # all seeds are compared with the same mean, which has an error too
+                error = math.hypot(error, group[_error_of(value)].mean(skipna=False))
+            line[_error_of(value)] = error
+        lines.append(line | dict.fromkeys(_z(tasks), np.nan) | {"trials": " ".join(group["trial"])})
+    frame = pd.DataFrame(lines, columns=[*_ranks(tasks), *lines[0]]).astype({"scarce_slices": "Int64"})
+    finished = frame["seeds"] >= frame.loc[frame["kind"] == "mtl", "seeds"].max()
+    _add_z(frame, tasks, finished)
     frame = _only(frame, choice, ("kind", "weighting", "scarce_slices"))
-    by = _sorted_by(choice, study.space.objective.metric, ["rank", *frame.columns])
-    whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["seeds"] == frame["seeds"].max())
-    frame = frame.assign(whole=whole).sort_values(["whole", by], ascending=False, kind="stable")
-    frame.insert(0, "rank", places(frame["whole"]))
-    frame = frame.drop(columns="whole")
-    return frame.head(choice.top) if choice.top is not None else frame
-
-
-class Baselines:
-    """Looks up the matched STL of a trial's task: same number of slices, same seed, finished."""
-
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._stl = {
-            (task, record.slices[task], record.seed): record
-            for record in records
-            if record.kind == "stl" and record.state is State.COMPLETE
-            for task in record.tasks
-        }
-
-    def gains(self, record: Record, metric: str = "ssim") -> dict[str, float]:
-        """The trial's metric minus its STL's at the same epoch, for each task whose STL there is."""
-        gains = {}
-        for task in record.tasks:
-            stl = self._stl.get((task, record.slices[task], record.seed))
-            name = f"{metric}/{task}"
-            if stl is not None and 0 < record.epochs <= stl.epochs and name in record.metrics:
-                gains[task] = record.metrics[name] - stl.history[record.epochs - 1][name]
-        return gains
+    return _ordered(frame, tasks, choice, study.space.objective.metric, finished.loc[frame.index])
 
 
 def columns(tasks: tuple[str, ...]) -> list[str]:
     """The table's columns for a study of these tasks."""
     return [
-        *("rank", "trial", "kind", "stage", "layout", "weighting", "init", "scarce_slices", "seed", "state", "epochs"),
+        *_ranks(tasks),
+        *("trial", "kind", "stage", "layout", "weighting", "init", "scarce_slices", "seed", "state", "epochs"),
         *("ssim", *(f"ssim/{task}" for task in tasks)),
-        *("gain", *(f"gain/{task}" for task in tasks)),
-        *(f"psnr/{task}" for task in tasks),
-        *(f"nrmse/{task}" for task in tasks),
+        *("gain", "gain_se", *(f"{name}/{task}" for task in tasks for name in ("gain", "gain_se"))),
+        *_z(tasks),
+        *(f"{name}/{task}" for name in ("psnr", "nrmse", "weight") for task in tasks),
         *("gpu_seconds", "seconds", "parameters", "peak_memory_bytes", "node", "checkpoint", "error"),
     ]
 
 
-def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict[str, Any]:
+def _ranks(tasks: tuple[str, ...]) -> list[str]:
+    return ["rank", *(f"rank/{task}" for task in tasks)]
+
+
+def _z(tasks: tuple[str, ...]) -> list[str]:
+    return ["z", *(f"z/{task}" for task in tasks)]
+
+
+def _error_of(name: str) -> str:
+    """The column of a metric's standard error."""
+    return name.replace("ssim", "ssim_se").replace("gain", "gain_se")
+
+
+def row_of(record: Record, tasks: tuple[str, ...], references: References) -> dict[str, Any]:
     """One trial as a row; what it does not have is missing."""
-    gains = baselines.gains(record)
+    gains, mean_gain = references.gains(record), references.gain(record)
     metrics = record.metrics
     return {
         "trial": record.name,
@@ -183,11 +191,13 @@ def row_of(record: Record, tasks: tuple[str, ...], baselines: Baselines) -> dict
         "state": str(record.state),
         "epochs": record.epochs,
         "ssim": metrics.get("ssim", np.nan),
-        "gain": float(np.mean(list(gains.values()))) if len(gains) == len(record.tasks) else np.nan,
-        **{f"gain/{task}": gains.get(task, np.nan) for task in tasks},
+        "gain": mean_gain.mean if mean_gain else np.nan,
+        "gain_se": mean_gain.error if mean_gain else np.nan,
+        **{f"gain/{task}": gains[task].mean if task in gains else np.nan for task in tasks},
+        **{f"gain_se/{task}": gains[task].error if task in gains else np.nan for task in tasks},
         **{
             f"{name}/{task}": metrics.get(f"{name}/{task}", np.nan)
-            for name in ("ssim", "psnr", "nrmse")
+            for name in ("ssim", "psnr", "nrmse", "weight")
             for task in tasks
         },
         "gpu_seconds": record.gpu_seconds,
@@ -223,25 +233,38 @@ def _sorted_by(choice: Choice, objective: str, there: list[str]) -> str:
     return by
 
 
-def _chosen(frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objective: str) -> pd.DataFrame:
-    frame = _only(frame, choice, ("kind", "stage", "weighting", "scarce_slices"))
-    if not choice.everything:
-        frame = frame[frame["state"] == State.COMPLETE]
+def _whole(frame: pd.DataFrame, tasks: tuple[str, ...]) -> pd.Series:
+    return frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1)
+
+
+def _add_z(frame: pd.DataFrame, tasks: tuple[str, ...], finished: pd.Series) -> None:
+    """Fill ``z`` and ``z/<task>`` of finished networks of all tasks."""
+    whole = _whole(frame, tasks) & finished
+    counts = frame["scarce_slices"].fillna(0)
+    for task in tasks:
+        ssim = frame[f"ssim/{task}"]
+        alike = ssim.where(whole & (frame["kind"] == "mtl")).groupby(counts)
+        spread = alike.transform("std")
+        frame[f"z/{task}"] = ((ssim - alike.transform("mean")) / spread.where(spread > 0)).where(whole)
+    frame["z"] = frame[[f"z/{task}" for task in tasks]].mean(axis=1, skipna=False)
+
+
+def _ordered(
+    frame: pd.DataFrame, tasks: tuple[str, ...], choice: Choice, objective: str, finished: pd.Series
+) -> pd.DataFrame:
+    """The rows in the chosen order, with their ranks: those that are ranked first, then others that are finished."""
     by = _sorted_by(choice, objective, list(frame.columns))
-    whole = frame[[f"ssim/{task}" for task in tasks]].notna().all(axis=1) & (frame["state"] == State.COMPLETE)
-    # Finished networks of all tasks first, by merit; then those of one task; then what did not finish.
-    order = pd.DataFrame({"whole": ~whole, "unfinished": frame["state"] != State.COMPLETE, "by": frame[by]})
-    order = order.sort_values(
-        ["whole", "unfinished", "by"], ascending=[True, True, by.startswith("nrmse")], kind="stable"
-    )
+    ranked = _whole(frame, tasks) & finished & frame[objective].notna()
+    merit = frame[objective].where(ranked)
+    frame = frame.assign(rank=merit.rank(ascending=False, method="first").astype("Int64"))
+    for task in tasks:
+        merit = frame[f"{objective}/{task}"].where(ranked)
+        frame[f"rank/{task}"] = merit.rank(ascending=False, method="min").astype("Int64")
+    order = pd.DataFrame({"ranked": ~ranked, "finished": ~finished, "by": frame[by]})
+    rising = by.startswith(("nrmse/", "rank/"))
+    order = order.sort_values(["ranked", "finished", "by"], ascending=[True, True, rising], kind="stable")
     frame = frame.loc[order.index]
-    frame["rank"] = places(whole.loc[order.index])
     return frame.head(choice.top) if choice.top is not None else frame
-
-
-def places(ranked: pd.Series) -> pd.Series:
-    """1, 2, 3 … down the rows that are ranked, which stand first; missing for the others."""
-    return pd.Series(range(1, len(ranked) + 1), index=ranked.index, dtype="Int64").where(ranked)
 
 
 def write(frame: pd.DataFrame, form: Format, out: Path | None) -> None:
@@ -268,7 +291,7 @@ def render(frame: pd.DataFrame, form: Format) -> str:
     if form is Format.json:
         return json.dumps(objects(frame), indent=2, allow_nan=False) + "\n"
     names, rows = cells(frame)
-    return (_markdown(names, rows) if form is Format.markdown else _plain(names, rows)) + f"\n{caption()}\n"
+    return (_markdown(names, rows) if form is Format.markdown else _plain(names, rows)) + f"\n{caption(names)}\n"
 
 
 def plain_table(frame: pd.DataFrame) -> str:
@@ -313,15 +336,25 @@ def objects(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 SHOWN = ("rank", "trial", "kind", "layout", "weighting", "init", "scarce_slices", "seed", "seeds", "state", "epochs")
-NUMBERS = {"rank", "N", "seed", "seeds", "epochs", "ssim", "gain", "parameters", "seconds"}
+NUMBERS = {"rank", "N", "seed", "seeds", "epochs", "ssim", "gain", "z", "weight", "parameters", "seconds"}
+
+
+MOVING = ("dwa", "uncertainty")
+"""Weightings whose weights change in a training."""
 
 
 def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the columns that people compare, as text; a mean stands with its standard error."""
     metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
-    # Where every network starts at random, nobody asks.
-    spared = {"init"} if "init" in frame.columns and not frame["init"].eq("transfer").any() else set()
-    wanted = (*SHOWN, *metrics, "parameters", "seconds", "trials")
+    # Where all networks start alike, nobody asks.
+    spared = {"init"} if "init" in frame.columns and frame["init"].nunique() < 2 else set()
+    # The error of the STL's mean alone is not a trial's; a mean over seeds has one of its own.
+    errors = "ssim_se" in frame.columns
+    # Ranks of each task beside the rank; weights where a weighting moves them.
+    ranks = [name for name in frame.columns if name.startswith("rank/")]
+    moved = "weighting" in frame.columns and frame["weighting"].isin(MOVING).any()
+    weights = [name for name in frame.columns if name.startswith("weight/") and moved]
+    wanted = (SHOWN[0], *ranks, *SHOWN[1:], *metrics, "z", *weights, "parameters", "seconds", "trials")
     names = [name for name in wanted if name in frame.columns and name not in spared]
 
     def text(name: str, row: Mapping[Hashable, Any]) -> str:
@@ -330,15 +363,19 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             return "–"
         if name in metrics:
             number = f"{value:+.4f}" if name.startswith("gain") else f"{value:.4f}"
-            error = row.get(name.replace("ssim", "ssim_se").replace("gain", "gain_se"))
+            error = row.get(_error_of(name)) if errors else None
             return number if error is None or pd.isna(error) else f"{number} ± {error:.4f}"
-        return f"{value:.0f}" if name == "seconds" else str(value)
+        form = {"z": "+.2f", "weight": ".3g", "seconds": ".0f"}.get(name.split("/")[0])
+        return str(value) if form is None else format(value, form)
 
     titles = ["N" if name == "scarce_slices" else name for name in names]
     return titles, [[text(name, row) for name in names] for row in frame.to_dict(orient="records")]
 
 
-SPARED = ("seconds", "parameters", "trials", "epochs", "gain/", "seed", "seeds", "state", "N", "ssim/", "kind")
+SPARED = (
+    *("weight/", "z", "seconds", "parameters", "trials", "epochs", "gain/", "seed", "seeds", "state", "N"),
+    *("rank/", "ssim/", "kind"),
+)
 """What a narrow terminal does without, first to last; a name with a slash means every task's."""
 
 
@@ -351,14 +388,14 @@ def rich_table(frame: pd.DataFrame, title: str, width: int | None = None) -> Tab
     best = {name: max((row[i] for row in rows if row[i] != "–"), default=None) for i, name in enumerate(names)}
     given_up: list[str] = []
     while True:
+        kept = [name for name in names if name not in given_up]
         table = Table(
             title=Text(title),
             box=box.SIMPLE_HEAD,
             title_justify="left",
-            caption=Text("\n".join(_notes(given_up))),
+            caption=Text("\n".join(_notes(kept, given_up))),
             caption_justify="left",
         )
-        kept = [name for name in names if name not in given_up]
         for name in kept:
             table.add_column(Text(name), justify="right" if name.split("/")[0] in NUMBERS else "left", no_wrap=True)
         for row in rows:
@@ -379,12 +416,9 @@ def _natural_width(table: Table) -> int:
     return Measurement.get(endless, endless.options, table).maximum
 
 
-def _notes(given_up: list[str]) -> list[str]:
-    return (
-        [f"for want of room without {', '.join(given_up)}; --format csv has all", caption()]
-        if given_up
-        else [caption()]
-    )
+def _notes(kept: list[str], given_up: list[str]) -> list[str]:
+    without = f"for want of room without {', '.join(given_up)}; --format csv has all"
+    return [*([without] if given_up else []), caption(kept)]
 
 
 def _style(name: str, cell: str, best: Mapping[str, str | None]) -> str:
@@ -393,9 +427,10 @@ def _style(name: str, cell: str, best: Mapping[str, str | None]) -> str:
     return "bold" if name.startswith("ssim") and cell == best[name] else ""
 
 
-def caption() -> str:
-    """What the numbers are."""
+def caption(names: Sequence[str]) -> str:
+    """What the numbers in columns of these titles are."""
+    z = "z: mean over tasks of ssim's distance from the multi-task trials' mean at that N, in standard deviations. "
     return (
-        "validation, last epoch; gain: ssim minus the matched STL's. "
-        f"Definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]}"
+        "validation, last epoch; gain: ssim minus the mean of the STL at that N. "
+        f"{z if 'z' in names else ''}Definition «{DEFINITION}»: {DEFINITIONS[DEFINITION]}"
     )

@@ -16,9 +16,10 @@ import optuna
 from optuna.trial import TrialState
 
 from recon.config import TrainConfig
-from search.study import EPOCH, Kind, OpenStudy, Record, Stage, record_of
+from search.study import EPOCH, SLICES, Kind, OpenStudy, Record, Stage, record_of
 from search.trial import EPOCH as RESULT_EPOCH
 from search.trial import ERROR, OBJECTIVE, Job, metrics_of
+from search.trial import SLICES as RESULT_SLICES
 
 INTERRUPTED = "interrupted"
 CHECKPOINT_EPOCH = "checkpoint_epoch"
@@ -85,7 +86,7 @@ class Ledger:
             "layout": config.network.layout,
             "weighting": weighting,
             "scarce_slices": scarce_slices,
-            "slices": {task: config.slices.get(task, self._slices[task]) for task in config.tasks},
+            "slices": self.slices_of(config),
             "seed": config.seed,
             "data_hash": self._data_hash,
             "code_version": self._code_version,
@@ -94,9 +95,11 @@ class Ledger:
         if continues is not None:
             attributes["continues"] = continues.number
         if continues is not None and resumed:
-            epochs = set(range(1, continues.checkpoint_epoch + 1))
+            epochs = {epoch for epoch in continues.history if epoch <= continues.checkpoint_epoch}
             for epoch in sorted(epochs):
-                attributes[f"{EPOCH}{epoch}"] = continues.history[epoch - 1]
+                attributes[f"{EPOCH}{epoch}"] = continues.history[epoch]
+                if epoch in continues.packed_slices:
+                    attributes[f"{SLICES}{epoch}"] = continues.packed_slices[epoch]
                 trial.report(continues.values[epoch], epoch)
         # The configuration comes last: a trial that has one is described in full.
         attributes["config"] = config.model_dump(mode="json")
@@ -104,9 +107,15 @@ class Ledger:
             trial.set_user_attr(name, value)
         return epochs
 
+    def slices_of(self, config: TrainConfig) -> dict[str, int]:
+        """Training slices of each task that a training sees."""
+        return {task: config.slices.get(task, self._slices[task]) for task in config.tasks}
+
     def epoch(self, live: Live, result: Mapping[str, Any]) -> None:
-        """Write an epoch's metrics and value, once; a result with an error or a value that is not finite is kept as
-        the error."""
+        """Write an epoch's metrics and value, once, and its metrics by slice where they came.
+
+        A result with an error or a value that is not finite is kept as the error.
+        """
         value, epoch = float(result[OBJECTIVE]), int(result[RESULT_EPOCH])
         if ERROR in result:
             live.error = str(result[ERROR])
@@ -116,6 +125,8 @@ class Ledger:
             if result["node"] != live.node:
                 live.node = result["node"]
                 live.trial.set_user_attr("node", live.node)
+            if RESULT_SLICES in result:
+                live.trial.set_user_attr(f"{SLICES}{epoch}", result[RESULT_SLICES])
             live.trial.set_user_attr(f"{EPOCH}{epoch}", metrics_of(result))
             live.trial.report(value, epoch)
             live.epochs.add(epoch)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live as RichLive
 from rich.text import Text
 
+from recon.config import TrainConfig
 from search.ledger import Live
 from search.searcher import StudySearch
 from search.study import Record, State
@@ -33,9 +34,10 @@ class Display:
     console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
     _began: float = field(default_factory=time.monotonic)
     _shown: float = 0.0
+    _first: float | None = None
+    """When the first report came: what starting up took says nothing of what is left."""
     _epochs: int = 0
-    _first: float = 0.0
-    """When the first epoch came: what starting up took says nothing of what is left."""
+    """Epochs of the reports since."""
     _fixed_done: int = 0
     _best: Record | None = None
     _live: RichLive | None = None
@@ -56,11 +58,12 @@ class Display:
         """Print a line of its own."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def epoch(self) -> None:
-        """Count an epoch, from which the time left is estimated."""
-        self._epochs += 1
-        if self._epochs == 1:
+    def reported(self, config: TrainConfig, epoch: int) -> None:
+        """Count the epochs that a training's report stands for; the time left is estimated from them."""
+        if self._first is None:
             self._first = time.monotonic()
+        else:
+            self._epochs += epoch - max((one for one in config.validated_epochs if one < epoch), default=0)
 
     def remember(self, record: Record) -> None:
         """Keep the best searched trial."""
@@ -116,22 +119,19 @@ class Display:
         last = search.space_searched.fidelity.epochs
         ended = max(search.finished, 1)
         mean = min(last, search.epochs_searched / ended) if search.finished else last
-        running = sum(last - max(live.epochs, default=0) for live in search.live.values())
+        running = sum(live.job.config.epochs - max(live.epochs, default=0) for live in search.live.values())
         started = search.finished + sum(live.job.stage == "search" for live in search.live.values())
-        waiting_fixed = (
-            search.fixed_total - self._fixed_done - sum(live.job.stage != "search" for live in search.live.values())
-        )
-        epochs = running + max(0, search.budget - started) * mean + max(0, waiting_fixed) * last
-        if self._epochs < 3:
+        epochs = running + max(0, search.budget - started) * mean + search.fixed_epochs
+        if self._first is None or self._epochs < 2:
             return f"  {_clock(used)}"
-        pace = (time.monotonic() - self._first) / (self._epochs - 1)
+        pace = (time.monotonic() - self._first) / self._epochs
         return f"  {_clock(used)}, about {_clock(epochs * pace)} left"
 
 
 def describe(record: Record) -> str:
     """A trial in a few words: number, what it is, its N."""
     what = f"{record.layout} {record.weighting}" if record.kind == "mtl" else f"{record.kind} {'+'.join(record.tasks)}"
-    what += " from transfer" if record.point and record.point.init == "transfer" else ""
+    what += f" from {record.point.init}" if record.point and record.point.init != "random" else ""
     count = "" if record.scarce_slices is None else f" N={record.scarce_slices}"
     seed = f" seed {record.seed}" if record.stage == "confirm" else ""
     return f"trial {record.name} {what}{count}{seed}"

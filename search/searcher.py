@@ -31,8 +31,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from search.jobs import Fixed, mtl_key, stl_key
+from search.jobs import Fixed, mtl_key, multi_task, start_key, stl_key
 from search.ledger import INTERRUPTED, Ledger, Live
+from search.references import References
 from search.schedule import roots
 from search.study import REFERENCES, OpenStudy, Record, State
 from search.trial import OBJECTIVE, Job
@@ -61,7 +62,10 @@ class Runtime:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A point that waits for its references; its Optuna trial is open already, for samplers need one to draw."""
+    """A point that waits for what it starts from and is judged by.
+
+    Its Optuna trial is open already, for samplers need one to draw.
+    """
 
     trial: optuna.Trial
     point: Point
@@ -238,6 +242,11 @@ class StudySearch(OptunaSearch):
             self.on_trial_complete(trial_id, error=True)
 
     @property
+    def fixed_epochs(self) -> int:
+        """Epochs of the fixed jobs that were not begun yet."""
+        return sum(job.config.epochs for job, _ in self._fixed)
+
+    @property
     def idle(self) -> bool:
         """There is nothing to run: all was done before."""
         return not self._fixed and self.finished >= self.budget
@@ -257,15 +266,8 @@ class StudySearch(OptunaSearch):
 
     def _begin_fixed(self, job: Fixed, predecessor: Record | None) -> Live:
         trial = self._references_study.ask()
-        init = self.references[job.needs].checkpoint if job.needs else None
-        return self._begin(
-            self._references_study,
-            trial,
-            job,
-            f"reference-{trial.number:04d}",
-            init=init,
-            predecessor=predecessor,
-        )
+        name = f"reference-{trial.number:04d}"
+        return self._begin(self._references_study, trial, job, name, predecessor=predecessor)
 
     # Searched trials
 
@@ -296,18 +298,51 @@ class StudySearch(OptunaSearch):
         """So many searched trials failed in a row that no more are tried."""
         return self._failures_in_a_row >= FAILURES_IN_A_ROW
 
-    def _needed(self, point: Point) -> list[str]:
-        """Keys of the STL networks that judging a point needs."""
+    def _start(self, point: Point) -> str | None:
+        """Key of the job that a point starts from."""
+        space = self.space_searched
+        return start_key(space, point.init, point.scarce_slices, space.seed)
+
+    def _stl(self, point: Point) -> dict[str, list[list[str]]]:
+        """Keys of the STL networks that judging a point needs: by task, for each combination of hyperparameters those
+        of all seeds."""
         space = self.space_searched
         if not space.needs_references:
-            return []
-        return [stl_key(space, task, point.scarce_slices, space.seed) for task in space.tasks]
+            return {}
+        return {
+            task: [
+                [stl_key(space, task, point.scarce_slices, seed, one) for seed in space.baseline_seeds()]
+                for one in space.combinations
+            ]
+            for task in space.tasks
+        }
 
     def _ready(self, point: Point) -> bool:
-        return all(key in self.references for key in self._needed(point))
+        if self._hopeless(point):
+            return False
+        start = self._start(point)
+        waiting = (key for stl in self._stl(point).values() for keys in stl for key in keys if key not in self.blocked)
+        return (start is None or start in self.references) and all(key in self.references for key in waiting)
 
     def _hopeless(self, point: Point) -> bool:
-        return any(key in self.blocked for key in self._needed(point))
+        """What it starts from failed, or a task has no STL at any combination that all seeds came through."""
+        return self._start(point) in self.blocked or any(
+            all(any(key in self.blocked for key in keys) for keys in stl) for stl in self._stl(point).values()
+        )
+
+    def _compared(self, job: Fixed, point: Point) -> dict[str, dict[int, float]]:
+        """By task and epoch, the SSIM that a point's is compared with."""
+        keys = [key for stl in self._stl(point).values() for keys in stl for key in keys]
+        references = References(self.references[key] for key in keys if key in self.references)
+        found = {}
+        for task in self._stl(point):
+            slices = self._ledger.slices_of(job.config)[task]
+            at = {
+                epoch: references.at(task, slices, epoch if point.init == "random" else None)
+                for epoch in job.config.validated_epochs
+            }
+            found[task] = {epoch: one.mean for epoch, one in at.items() if one is not None}
+        return found
 
     def _forget_hopeless(self) -> None:
         self._known = deque(point for point in self._known if not self._hopeless(point))
@@ -366,7 +401,7 @@ class StudySearch(OptunaSearch):
 
     def _give_up_drawn(self) -> None:
         if self._drawn is not None:
-            self._ledger.close(self._search_study, self._drawn.trial.number, "its references failed")
+            self._ledger.close(self._search_study, self._drawn.trial.number, "what it needs failed")
             self._drawn = None
 
     def _begin_searched(self, trial: optuna.Trial, point: Point, predecessor: Record | None = None) -> Live:
@@ -375,20 +410,15 @@ class StudySearch(OptunaSearch):
         params: Parameters = {
             name: (value, distribution(dimensions[name])) for name, value in space.encode(point).items()
         }
-        key = mtl_key(point, space.seed)
-        job = Fixed(key, "mtl", "search", space.train_config(point), point.scarce_slices, point.weighting)
-        self._tried.add(key)
-        references = {}
-        for task, needed in zip(space.tasks, self._needed(point), strict=False):
-            history = self.references[needed].history
-            references[task] = tuple(metrics[f"ssim/{task}"] for metrics in history)
+        job = multi_task(space, point, space.seed, "search")
+        self._tried.add(job.key)
         return self._begin(
             self._search_study,
             trial,
             job,
             f"search-{trial.number:04d}",
             params=params,
-            references=references,
+            references=self._compared(job, point),
             predecessor=predecessor,
         )
 
@@ -402,8 +432,7 @@ class StudySearch(OptunaSearch):
         name: str,
         *,
         params: Parameters | None = None,
-        init: str | None = None,
-        references: dict[str, tuple[float, ...]] | None = None,
+        references: dict[str, dict[int, float]] | None = None,
         predecessor: Record | None = None,
     ) -> Live:
         resume = predecessor.checkpoint if predecessor and predecessor.config == job.config else None
@@ -434,10 +463,11 @@ class StudySearch(OptunaSearch):
             config=job.config,
             data=str(self.runtime.data),
             trainer=self.runtime.trainer,
-            init=init,
+            init=self.references[job.needs].checkpoint if job.needs else None,
             resume=resume,
             metric=self.space_searched.objective.metric if job.stage == "search" else "ssim",
             references=references or {},
+            slices_at=(*self.space_searched.fidelity.milestones, job.config.epochs),
             device=self.runtime.device,
             threads=self.runtime.threads,
         )
@@ -448,10 +478,10 @@ class StudySearch(OptunaSearch):
         epsilon = self.space_searched.objective.epsilon
         if epsilon is None or live.job.stage != "search" or live.error is not None or not live.epochs:
             return None
-        last = self._ledger.record(live.trial).history[-1]
-        epoch = max(live.epochs)
+        record = self._ledger.record(live.trial)
         return {
-            task: values[epoch - 1] - epsilon - last[f"ssim/{task}"] for task, values in live.job.references.items()
+            task: values[record.epochs] - epsilon - record.metrics[f"ssim/{task}"]
+            for task, values in live.job.references.items()
         }
 
     def _settle(self, record: Record) -> None:

@@ -11,14 +11,16 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import optuna
+import pandas as pd
 import sqlalchemy.engine
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -28,13 +30,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recon.config import TrainConfig
 from recon.errors import InputError
+from search.slices import unpacked
 from spaces.schema import Point, Space, stored_space
 
-Kind = Literal["mtl", "stl", "stl-steps", "joint-stl", "transfer"]
+Kind = Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"]
 Stage = Literal["search", "baseline", "confirm"]
 
 REFERENCES = "/references"
 EPOCH = "epoch/"
+SLICES = "slices/"
 JOURNAL = "journal://"
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "9p"}
 BUSY_SECONDS = 60.0
@@ -74,14 +78,14 @@ class Record:
     weighting: str | None
     """None for networks of one task, which have nothing to weight."""
     scarce_slices: int | None
-    """N: training slices of the scarce task; None where the study has no scarce task or the trial does not see it."""
+    """N: training slices of the scarce task that the trial, or what it starts from, sees; else None."""
     slices: dict[str, int]
     """Training slices of each task that the trial sees."""
     seed: int
     config: TrainConfig
-    history: tuple[dict[str, float], ...]
-    """The metrics of each epoch, first to last, as ``recon.training`` reports them (and ``gain`` where it is the
-    objective)."""
+    history: dict[int, dict[str, float]]
+    """The metrics by epoch, ascending, as ``recon.training`` reports them (and ``gain`` where it is the objective).
+    Epochs that were not validated are not there: look one up, never count."""
     value: float | None
     """The objective at the last epoch; for a stopped trial, where it was stopped; None while running and for a failed
     one."""
@@ -106,6 +110,8 @@ class Record:
     """Why the trial was closed without finishing, such as ``interrupted``."""
     key: str
     """Names the configuration within the study: equal keys are the same work (for references, with the same seed)."""
+    packed_slices: dict[int, str] = field(repr=False)
+    """By epoch, what ``slice_metrics`` reads."""
 
     @property
     def name(self) -> str:
@@ -113,14 +119,33 @@ class Record:
         return f"{self.number}" if self.stage == "search" else f"r{self.number}"
 
     @property
+    def configuration(self) -> str:
+        """The key without its seed: what a mean over seeds is of."""
+        return self.key.rsplit("/seed=", 1)[0]
+
+    @property
     def epochs(self) -> int:
-        """Epochs finished."""
-        return len(self.history)
+        """The last epoch that was finished and validated; 0 before the first."""
+        return max(self.history, default=0)
 
     @property
     def metrics(self) -> dict[str, float]:
         """The metrics of the last epoch; empty where none was finished."""
-        return self.history[-1] if self.history else {}
+        return self.history.get(self.epochs, {})
+
+    def slice_metrics(self, epoch: int | None = None) -> pd.DataFrame:
+        """The metrics of each validation slice after an epoch: columns task, slice_id, ssim, psnr (dB), nrmse.
+
+        Six significant digits, definition ``paper``; kept at rungs and at the last epoch. Without an epoch, the latest
+        that is kept.
+
+        Raises InputError where there are none.
+        """
+        kept = ", ".join(map(str, self.packed_slices)) or "none"
+        epoch = max(self.packed_slices, default=0) if epoch is None else epoch
+        if epoch not in self.packed_slices:
+            raise InputError(f"trial {self.name} has no metrics by slice at epoch {epoch}; it has those at: {kept}")
+        return unpacked(self.packed_slices[epoch])
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -135,7 +160,7 @@ class Record:
     @property
     def point(self) -> Point | None:
         """The point of the space that a multi-task trial stands for; None for baselines."""
-        return Point.parse(self.key.rsplit("/seed=", 1)[0].removeprefix("mtl/")) if self.kind == "mtl" else None
+        return Point.parse(self.configuration.removeprefix("mtl/")) if self.kind == "mtl" else None
 
 
 @dataclass(frozen=True)
@@ -186,27 +211,28 @@ class OpenStudy:
         return _records(self.references)
 
     def over_seeds(self) -> list[Record]:
-        """What means over seeds are made of: complete confirmations and grid trainings, and the baselines beside them.
-
-        A grid that was added to a searched study shares the search's baselines, where they have one of its seeds.
-        """
+        """What means over seeds are made of: complete confirmations and grid trainings, and the baselines that count at
+        all their seeds."""
         complete = [one for one in self.referenced() if one.state is State.COMPLETE]
-        seeds = {one.seed for one in complete if one.stage == "confirm"}
-        return [one for one in complete if one.seed in seeds]
+        if not any(one.stage == "confirm" for one in complete):
+            return []
+        return counting(complete)
 
-    def reference(self, record: Record) -> dict[str, Record]:
-        """The matched STL of each task of a record, where it is complete: same N, and same seed where one was run.
 
-        A searched trial and its baselines share the space's seed; a confirmation is matched by its own.
-        """
-        found = {}
-        for other in self.referenced():
-            if other.kind != "stl" or other.state is not State.COMPLETE or other.seed != record.seed:
-                continue
-            (task,) = other.tasks
-            if task in record.slices and other.slices[task] == record.slices[task]:
-                found[task] = other
-        return found
+def counting(complete: Iterable[Record]) -> list[Record]:
+    """Leave out the baselines at hyperparameters that do not count.
+
+    Of the combinations that a kind was trained at, for a task and an N, the one that counts has the best mean
+    validation SSIM over its seeds, among those with the most seeds.
+    """
+    complete = list(complete)
+    found: dict[Any, dict[str, list[float]]] = {}
+    for one in complete:
+        if one.kind != "mtl":
+            group = found.setdefault((one.kind, one.tasks, one.scarce_slices), {})
+            group.setdefault(one.configuration, []).append(one.metrics["ssim"])
+    best = {max(group, key=lambda name: (len(group[name]), fmean(group[name]))) for group in found.values()}
+    return [one for one in complete if one.kind == "mtl" or one.configuration in best]
 
 
 def _records(study: optuna.Study) -> list[Record]:
@@ -218,8 +244,8 @@ def _records(study: optuna.Study) -> list[Record]:
 def record_of(trial: FrozenTrial) -> Record:
     """The typed record of an Optuna trial that carries one."""
     attrs = trial.user_attrs
-    epochs = sorted((int(name.removeprefix(EPOCH)), attrs[name]) for name in attrs if name.startswith(EPOCH))
-    last: dict[str, float] = epochs[-1][1] if epochs else {}
+    history: dict[int, dict[str, float]] = _by_epoch(attrs, EPOCH)
+    last = history[max(history)] if history else {}
 
     def count(name: str) -> int | None:
         return int(last[name]) if name in last else None
@@ -235,7 +261,7 @@ def record_of(trial: FrozenTrial) -> Record:
         slices=attrs["slices"],
         seed=attrs["seed"],
         config=TrainConfig.model_validate(attrs["config"]),
-        history=tuple(metrics for _, metrics in epochs),
+        history=history,
         value=trial.value if trial.state.is_finished() else None,
         values=dict(trial.intermediate_values),
         constraints=trial.constraints,
@@ -251,7 +277,14 @@ def record_of(trial: FrozenTrial) -> Record:
         continues=attrs.get("continues"),
         closed=attrs.get("closed"),
         key=attrs["key"],
+        packed_slices=_by_epoch(attrs, SLICES),
     )
+
+
+def _by_epoch(attributes: Mapping[str, Any], prefix: str) -> dict[int, Any]:
+    """The attributes with a prefix, by the epoch that follows it, ascending."""
+    found = {int(name.removeprefix(prefix)): attributes[name] for name in attributes if name.startswith(prefix)}
+    return dict(sorted(found.items()))
 
 
 def study_folder(name: str, runs_dir: Path) -> Path:

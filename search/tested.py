@@ -18,9 +18,9 @@ import pandas as pd
 
 from recon.config import MaskConfig
 from recon.data.prepared import PreparedData
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.evaluation import Method, evaluate, network_method, zero_filled
-from recon.metrics import DEFINITIONS
 from recon.training import CHECKPOINT, load_network
 from search.results import (
     COLUMNS,

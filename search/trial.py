@@ -1,4 +1,4 @@
-"""What runs inside a trial's actor: one training, reported to Ray Tune epoch by epoch, each with a checkpoint.
+"""What runs inside a trial's actor: one training, reported to Ray Tune after each validation, with a checkpoint.
 
 A ``Job`` is everything that the actor needs to know, as JSON in the trial's configuration. What to train next, and
 what to make of the reports, is the driver's business (``search.searcher``).
@@ -22,6 +22,7 @@ from ray import tune
 
 from recon.config import Config, TrainConfig
 from recon.errors import InputError
+from search.slices import packed
 
 if TYPE_CHECKING:
     from recon.training import EpochReport
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 OBJECTIVE = "objective"
 EPOCH = "epoch"
 METRICS = "metrics/"
+SLICES = "slices"
 ERROR = "error"
 _THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 
@@ -50,7 +52,7 @@ class Trainer(Protocol):
         device: str,
         report: Callable[[EpochReport], None],
     ) -> object:
-        """Train on the data in a folder and report each epoch."""
+        """Train on the data in a folder and report each of ``config.validated_epochs``."""
 
 
 class Job(Config):
@@ -73,8 +75,10 @@ class Job(Config):
     resume: str | None = None
     """Checkpoint of an interrupted predecessor."""
     metric: Literal["ssim", "gain"] = "ssim"
-    references: dict[str, tuple[float, ...]] = {}  # noqa: RUF012
-    """SSIM by epoch of each task's matched STL, where trials are compared with it."""
+    references: dict[str, dict[int, float]] = {}  # noqa: RUF012
+    """By task and epoch, the SSIM that the trial's is compared with: that of the STL, a mean over seeds."""
+    slices_at: tuple[int, ...] = ()
+    """Epochs whose metrics are kept slice by slice."""
     device: str = "cpu"
     threads: int = 1
 
@@ -109,7 +113,7 @@ def trainer_path(trainer: Trainer) -> str:
 
 
 def run_trial(config: Mapping[str, str]) -> None:
-    """The trainable: train ``config['job']`` and report each epoch.
+    """The trainable: train ``config['job']`` and report each epoch that is validated.
 
     A training that cannot go on whatever is tried again (a loss that is not finite, a configuration that does not fit
     the data) reports ``error`` and ends. Anything else is raised, so that Tune retries from the last checkpoint.
@@ -138,6 +142,8 @@ def run_trial(config: Mapping[str, str]) -> None:
         reached = epoch.epoch
         result = {EPOCH: epoch.epoch, OBJECTIVE: objective, "node": node}
         result |= {METRICS + name: float(value) for name, value in metrics.items()}
+        if epoch.epoch in job.slices_at:
+            result[SLICES] = packed(epoch.slices)
         with tempfile.TemporaryDirectory(prefix="splitpoint-") as folder:
             epoch.save(Path(folder) / "checkpoint")
             tune.report(result, checkpoint=tune.Checkpoint.from_directory(str(Path(folder) / "checkpoint")))
@@ -151,14 +157,24 @@ def run_trial(config: Mapping[str, str]) -> None:
         tune.report({EPOCH: reached, OBJECTIVE: math.nan, ERROR: str(error), "node": node})
 
 
-def compare(metrics: Mapping[str, float], epoch: int, references: Mapping[str, tuple[float, ...]]) -> dict[str, float]:
+def compare(
+    metrics: Mapping[str, float], epoch: int, references: Mapping[str, Mapping[int, float]]
+) -> dict[str, float]:
     """The metrics of an epoch with ``gain/<task>`` and ``gain`` where references are given: SSIM above the STL's at
-    that epoch."""
+    that epoch.
+
+    Raises InputError where a reference has none of that epoch: another epoch's would be another gain.
+    """
     result = dict(metrics)
-    gains = {task: metrics[f"ssim/{task}"] - values[epoch - 1] for task, values in references.items()}
-    if gains:
-        result |= {f"gain/{task}": gain for task, gain in gains.items()}
-        result["gain"] = sum(gains.values()) / len(gains)
+    for task, values in references.items():
+        if epoch not in values:
+            raise InputError(
+                f"the STL of {task} was not validated after epoch {epoch}, where the trial's gain is asked for, but "
+                f"after {', '.join(map(str, values))}"
+            )
+        result[f"gain/{task}"] = metrics[f"ssim/{task}"] - values[epoch]
+    if references:
+        result["gain"] = sum(result[f"gain/{task}"] for task in references) / len(references)
     return result
 
 

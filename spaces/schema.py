@@ -196,6 +196,9 @@ class Fidelity(Config):
     """Instead of rungs: the first one; the others follow by the reduction factor."""
     reduction: float = Field(default=2.0, gt=1)
     """Of the trials that reach a rung, about one in this many goes on."""
+    validate_after: Literal["every", "rungs"] = "every"
+    """``every``: the network is validated, reported and saved after every epoch. ``rungs``: after the rungs and the
+    last epoch only, which leaves more time for training or for more validation subjects."""
 
     @model_validator(mode="after")
     def _rungs_fit(self) -> Fidelity:
@@ -222,6 +225,11 @@ class Fidelity(Config):
                 found.append(round(rung))
             rung *= self.reduction
         return tuple(found)
+
+    def validate_at(self, epochs: int) -> tuple[int, ...] | None:
+        """``TrainConfig.validate_at`` of a training of so many epochs; None for every one."""
+        rungs = (rung for rung in self.milestones if rung < epochs)
+        return None if self.validate_after == "every" else (*rungs, epochs)
 
 
 class Objective(Config):
@@ -326,7 +334,7 @@ _CONDITIONAL: dict[str, WeightingKind] = {
 }
 """Hyperparameters that mean something with one weighting only."""
 
-_FIXED_FIELDS = {"tasks", "slices", "seed", "epochs", "passes", "network.layout", "weighting.kind"}
+_FIXED_FIELDS = {"tasks", "slices", "seed", "epochs", "passes", "validate_at", "network.layout", "weighting.kind"}
 """Fields of TrainConfig that have a place of their own in a space."""
 
 
@@ -640,6 +648,10 @@ class Space(Config):
         rows = self.grid.rows if self.grid else ()
         return [Point(row.layout, row.weighting, count, (), row.init) for count in self.scarce_counts for row in rows]
 
+    def baseline_seeds(self) -> range:
+        """The seeds of the baselines beside a search, from the space's."""
+        return range(self.seed, self.seed + self.baselines.seeds)
+
     def grid_seeds(self) -> range:
         """The grid's seeds, from the space's."""
         return range(self.seed, self.seed + (self.grid.seeds if self.grid else 0))
@@ -671,8 +683,7 @@ class Space(Config):
         """
         cut = self._cut(self.tasks, scarce_slices)
         seed = self.seed if seed is None else seed
-        config = self._config(self.tasks, self._shared, "equal", cut, seed, {})
-        return config.model_copy(update={"epochs": self.joint_epochs})
+        return self._config(self.tasks, self._shared, "equal", cut, seed, {}, epochs=self.joint_epochs)
 
     def reference_config(
         self,
@@ -754,14 +765,17 @@ class Space(Config):
         hyperparameters: Mapping[str, Value | None],
         *,
         goes_on: bool = False,
+        epochs: int | None = None,
     ) -> TrainConfig:
-        """``goes_on``: from trained weights."""
+        """``goes_on``: from trained weights; ``epochs``: other than such a training has."""
+        epochs = epochs or (self.fidelity.epochs if goes_on else self.total_epochs)
         fields: dict[str, Any] = {
             "tasks": tasks,
             "network": {"layout": layout, **self.unroll.model_dump(exclude={"blocks"})},
             "weighting": {"kind": weighting},
             "slices": slices,
-            "epochs": self.fidelity.epochs if goes_on else self.total_epochs,
+            "epochs": epochs,
+            "validate_at": self.fidelity.validate_at(epochs),
             "seed": seed,
             **self.training.model_dump(),
         }

@@ -27,13 +27,15 @@ NAMES = {
     "stl": "STL",
     "stl-steps": "STL, equal steps",
     "joint-stl": "Joint STL",
+    "joint": "Joint network",
+    "joint-tuned": "Joint, then fine-tuned",
     "transfer": "Transfer",
     "fastmri": "fastMRI VarNet (STL)",
 }
 """Of kinds other than multi-task networks, in the order of a table's rows."""
-COMPARED = ("stl", "stl-steps", "joint-stl", "transfer")
+COMPARED = ("stl", "stl-steps", "joint-stl", "joint-tuned", "transfer")
 """Baselines that every network is compared with; so are peers."""
-OWN = ("mtl", ZERO_FILLED, "stl", "stl-steps", "joint-stl", "transfer")
+OWN = ("mtl", ZERO_FILLED, "stl", "stl-steps", "joint-stl", "joint", "joint-tuned", "transfer")
 """Kinds that a study has; any other is a peer, made by another tool."""
 
 NO_SEED = -1
@@ -55,7 +57,7 @@ class Row:
         """As a table's first column calls it."""
         if self.kind != "mtl":
             return NAMES.get(self.kind, self.kind)
-        name = f"{self.layout} {self.weighting}" + (", from transfer" if self.init == "transfer" else "")
+        name = f"{self.layout} {self.weighting}" + (f", from {self.init}" if self.init in ("joint", "transfer") else "")
         return f"{name} ({self.hyperparameters})" if self.hyperparameters else name
 
 
@@ -136,8 +138,12 @@ class Comparison:
         six = {pair: place for place, pair in enumerate(SIX)}
         kinds = {kind: place for place, kind in enumerate([*(k for k in NAMES if k in OWN), *self.peers, "mtl"])}
 
-        def place(row: Row) -> tuple[int, bool, int]:
-            return kinds[row.kind], row.init == "transfer", six.get((row.layout, row.weighting), len(SIX))
+        def place(row: Row) -> tuple[int, int, int]:
+            return (
+                kinds[row.kind],
+                ("random", "joint", "transfer").index(row.init or "random"),
+                six.get((row.layout, row.weighting), len(SIX)),
+            )
 
         return sorted((Row(*map(str, line)) for line in lines.itertuples(index=False)), key=place)
 
@@ -156,7 +162,7 @@ class Comparison:
         return next((row for row in self.rows if row.kind == kind), None)
 
     def best(self, count: int) -> Row | None:
-        """What stands for MTL at an N: of the networks that start at random, the best by mean *validation* SSIM.
+        """What stands for MTL at an N: of those that do not start from an STL, the best by mean *validation* SSIM.
 
         Networks with fewer seeds than the most are left out: a mean over fewer seeds is no match.
         """

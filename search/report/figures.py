@@ -24,6 +24,7 @@ DPI = 150
 # Okabe and Ito's colours, told apart by the colour-blind.
 _BASELINES = {
     "stl": "#000000", "stl-steps": "#8a8a8a", "joint-stl": "#56b4e9", "transfer": "#d55e00",
+    "joint": "#332288", "joint-tuned": "#117733",
 }  # fmt: skip
 _PEERS = ("#7a4b1e", "#882255", "#999933")
 _WEIGHTINGS = {"naive": "#0072b2", "dwa": "#009e73", "uncertainty": "#cc79a7", "equal": "#e69f00"}
@@ -44,7 +45,7 @@ class Style:
     dash: Any
     width: float
     face: str
-    """Of the marker; white for networks that start from transfer."""
+    """Of the marker; white for networks that start from transfer, grey for those that start from the joint network."""
 
 
 def styles(comparison: Comparison) -> dict[Row, Style]:
@@ -57,7 +58,8 @@ def styles(comparison: Comparison) -> dict[Row, Style]:
         if row.kind == "mtl":
             marker, dash = looks[row.layout]
             colour = _WEIGHTINGS.get(row.weighting, "#666666")
-            found[row] = Style(colour, marker, dash, 1.3, "white" if row.init == "transfer" else colour)
+            face = {"transfer": "white", "joint": "#cccccc"}.get(row.init, colour)
+            found[row] = Style(colour, marker, dash, 1.3, face)
         elif row.kind != ZERO_FILLED:
             colour = colours[row.kind]
             found[row] = Style(colour, "o", "solid", 2.2, colour)

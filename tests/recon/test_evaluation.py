@@ -156,16 +156,21 @@ def test_every_method_is_measured_where_the_maps_are(data):
     np.testing.assert_allclose(image[~outside], expected[~outside], rtol=1e-6)
 
 
-def test_validation_means_are_means_over_slices_whatever_the_batches(data):
+def test_a_validation_measures_every_slice_and_means_over_slices_whatever_the_batches(data):
     config = small(batch_size=3)
     network = random_network(config)
-    found = validate(network, Loader(data, config).validation_batches())
+    found, slices = validate(network, Loader(data, config).validation_batches())
+    assert list(slices) == list(TASKS)
     for task in TASKS:
-        pieces = [data.read(one) for one in data.subset(task, split="val")]
-        assert len(pieces) % config.batch_size, "the last batch is smaller, so a mean of batch means would differ"
-        each = [measure_slice(piece, network_method(network, task), MASKS.val) for piece in pieces]
+        ids = data.subset(task, split="val")
+        assert len(ids) % config.batch_size, "the last batch is smaller, so a mean of batch means would differ"
+        assert sorted(slices[task]["slice_id"]) == sorted(ids)
+        method = network_method(network, task)
+        each = {one: measure_slice(data.read(one), method, MASKS.val) for one in ids}
         for name in ("ssim", "psnr", "nrmse"):
-            assert found[f"{name}/{task}"] == pytest.approx(np.mean([one[name] for one in each]), rel=1e-4)
+            expected = [each[one][name] for one in slices[task]["slice_id"]]
+            assert slices[task][name] == pytest.approx(expected, rel=1e-4)
+            assert found[f"{name}/{task}"] == pytest.approx(np.mean(expected), rel=1e-4)
     assert found["ssim"] == pytest.approx((found["ssim/PDw"] + found["ssim/PDw-FS"]) / 2)
 
 

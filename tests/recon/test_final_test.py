@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from recon.data.prepared import PreparedData
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.evaluation import measure_slice, zero_filled
 from recon.final_test import final_test, summarise
-from recon.metrics import DEFINITIONS
 from tests.recon.networks import MASKS, random_bundle
 
 TASKS = ["PDw", "PDw-FS"]

@@ -15,7 +15,18 @@ from recon.errors import InputError
 from recon.evaluation import validate
 from recon.training import TrainingError, choose_device, complex_l1, load_checkpoint, load_network, train
 from recon.unrolled import UnrolledNetwork
-from tests.recon.networks import Bomb, small
+from tests.recon.networks import Bomb, a_batch, output, small
+
+
+def assert_same_weights(one, other):
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def result_of(report):
+    """The metrics that the seed decides: without times and memory."""
+    names = {"ssim", "psnr", "nrmse", "loss", "weight"}
+    return {name: value for name, value in report.metrics.items() if name.split("/")[0] in names}
 
 
 @pytest.mark.parametrize("kind", ["naive", "uncertainty", "dwa", "equal"])
@@ -32,16 +43,30 @@ def test_a_training_interrupted_after_any_epoch_ends_with_the_same_weights(prepa
     for epoch in range(1, config.epochs):
         later = []
         continued = train(config, data, resume=tmp_path / str(epoch), report=later.append)
-        for name, value in whole.state_dict().items():
-            assert torch.equal(value, continued.state_dict()[name]), f"{name} after resuming epoch {epoch}"
+        assert_same_weights(whole, continued)
         assert [r.epoch for r in later] == list(range(epoch + 1, config.epochs + 1))
         for before, after in zip(reports[epoch:], later, strict=True):
-            same = {
-                k: v
-                for k, v in before.metrics.items()
-                if k.split("/")[0] in {"ssim", "psnr", "nrmse", "loss", "weight"}
-            }
-            assert same == {k: after.metrics[k] for k in same}
+            assert result_of(before) == result_of(after)
+
+
+def test_chosen_epochs_alone_are_validated_and_the_training_is_the_same(prepared, tmp_path):
+    data, every, chosen, resumed = PreparedData(prepared), [], [], []
+    config = small(epochs=4, weighting=WeightingConfig(kind="dwa").model_dump())
+    some = config.model_copy(update={"validate_at": (2,)})
+    whole = train(config, data, report=every.append)
+
+    def keep(report):
+        chosen.append(report)
+        report.save(tmp_path / str(report.epoch))
+
+    assert_same_weights(whole, train(some, data, report=keep))
+    assert [report.epoch for report in chosen] == [2, 4]
+    for report in chosen:
+        assert result_of(report) == result_of(every[report.epoch - 1])
+        assert report.slices == every[report.epoch - 1].slices
+    assert_same_weights(whole, train(some, data, resume=tmp_path / "2", report=resumed.append))
+    assert [report.epoch for report in resumed] == [4]
+    assert result_of(resumed[0]) == result_of(chosen[1])
 
 
 def test_another_trainings_checkpoint_is_refused_by_the_field_that_differs(prepared, tmp_path):
@@ -70,7 +95,7 @@ def test_training_lowers_the_loss_and_beats_the_untrained_network(prepared):
     network = NetworkConfig(layout="IYV", channels=4, pools=2)
     config = small(epochs=5, learning_rate=3e-3, slices={}, network=network.model_dump())
     train(config, data, report=reports.append)
-    untrained = validate(UnrolledNetwork(network, config.tasks), Loader(data, config).validation_batches())
+    untrained = validate(UnrolledNetwork(network, config.tasks), Loader(data, config).validation_batches()).metrics
     assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
     for task in config.tasks:
         assert reports[-1].metrics[f"ssim/{task}"] > untrained[f"ssim/{task}"]
@@ -96,6 +121,54 @@ def test_transfer_starts_from_the_other_tasks_weights(prepared, tmp_path):
     tuned = train(scarce, data, init=tmp_path / "source")
     for a, b in zip(source.parameters(), tuned.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        ({"consistency": "image"}, "k-space consistency .* where .* image consistency"),
+        ({"sense_steps": 3}, "the weights are those of 3 blocks with .* where 3 blocks after 3 SENSE steps"),
+        ({"zero_init": False}, "zeroed U-Nets .* where .* fastMRI's U-Nets"),
+        ({"padding": "least"}, "and 1 poolings for .* where .* padded least"),
+        ({"channels": 4}, "2 channels .* where .* 4 channels"),
+        ({"layout": "IYVV"}, "3 blocks .* where 4 blocks"),
+    ],
+)
+def test_weights_of_another_network_are_refused_in_a_sentence(prepared, once, network, sentence):
+    other = NetworkConfig.model_validate({**small().network.model_dump(), **network})
+    with pytest.raises(InputError, match=sentence) as caught:
+        train(small(epochs=1, network=other.model_dump()), PreparedData(prepared), init=once)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("layout", "number"), [("I3", 2), ("IYI", 3), ("IIV", 2), ("IYY", 3)])
+def test_weights_of_each_tasks_own_do_not_go_into_a_shared_block(prepared, once, layout, number):
+    """``once`` is IYV."""
+    network = small().network.model_copy(update={"layout": layout})
+    with pytest.raises(
+        InputError, match=rf"has layout IYV: its block {number} holds weights of each task's own, which"
+    ):
+        train(small(epochs=1, network=network.model_dump()), PreparedData(prepared), init=once)
+
+
+@pytest.mark.parametrize("layout", ["IYV", "YYV", "V3"])
+def test_a_network_goes_on_from_one_whose_blocks_were_shared_there(prepared, once, layout):
+    network = small().network.model_copy(update={"layout": layout})
+    config = small(epochs=1, network=network.model_dump(), learning_rate=1e-12, schedule="constant")
+    goes_on = train(config, PreparedData(prepared), init=once)
+    source, _ = load_network(once)
+    batch = a_batch(PreparedData(prepared), "PDw-FS")
+    torch.testing.assert_close(output(goes_on, batch), output(source, batch), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["PDw", "PDw-FS"])
+def test_one_task_goes_on_from_its_own_path_of_a_network_of_several(prepared, once, task):
+    single = small().network.model_copy(update={"layout": "I3"}).model_dump()
+    config = small(tasks=(task,), slices={}, epochs=1, network=single, learning_rate=1e-12, schedule="constant")
+    tuned = train(config, PreparedData(prepared), init=once)
+    source, _ = load_network(once)
+    batch = a_batch(PreparedData(prepared), task)
+    torch.testing.assert_close(output(tuned, batch), output(source, batch), rtol=0, atol=1e-5)
 
 
 def test_a_checkpoint_holds_the_network_that_was_reported(prepared, tmp_path):

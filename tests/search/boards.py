@@ -29,6 +29,7 @@ NAME = "one"
 class NetworkReport:
     epoch: int
     metrics: dict[str, float]
+    slices: dict[str, dict[str, list[float]]]
     config: TrainConfig
 
     def save(self, directory: Path) -> None:
@@ -65,7 +66,8 @@ def train(
         metrics["ssim"] = sum(metrics[f"ssim/{task}"] for task in config.tasks) / len(config.tasks)
         more = {f"psnr/{task}": 30.0 + pretended.epoch for task in config.tasks}
         more |= {f"nrmse/{task}": 0.5 / pretended.epoch for task in config.tasks}
-        report(NetworkReport(pretended.epoch, metrics | more, config))
+        slices = fakes.slices_of(metrics, config.tasks)
+        report(NetworkReport(pretended.epoch, metrics | more, slices, config))
 
     return fakes.train(config, data, init=init, resume=resume, device=device, report=whole)
 

@@ -168,7 +168,7 @@ def test_the_help_of_each_command_shows_an_example_that_would_be_accepted(splitp
 
 def test_a_wrong_value_for_a_study_that_is_there_is_one_line_too(splitpoint, runs):
     for more, sentence in (
-        (["--sort", "colour"], "--sort 'colour' is no column; the columns are rank, trial, "),
+        (["--sort", "colour"], "--sort 'colour' is no column; the columns are rank, rank/PDw, rank/PDw-FS, trial, "),
         (["--weighting", "uncertainty"], "no trial has weighting 'uncertainty'; the study has "),
         (["--n", "99"], "no trial has scarce_slices 99; the study has "),
         (["--layout", "Q*"], r"no trial has a layout that matches 'Q\*'"),
@@ -190,6 +190,21 @@ def test_json_goes_to_stdout_and_nothing_else_does(splitpoint, runs):
     expected = leaderboard(opened(runs), Choice(everything=True))
     assert json.loads(out) == json.loads(json.dumps(objects(expected)))
     assert {row["state"] for row in json.loads(out)} == {"complete", "pruned", "fail"}
+
+
+def test_looking_at_a_study_or_at_data_imports_no_torch_and_no_ray(runs, prepared, tmp_path):
+    program = "import sys; from search import cli\ntry: cli.main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    for arguments in (
+        ("leaderboard", "one", "--runs-dir", runs),
+        ("leaderboard", "one", "--runs-dir", runs, "--confirmed", "--format", "json"),
+        ("inspect", prepared, "--out", tmp_path / "sheet.png"),
+    ):
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout
+        modules = set(done.stderr.splitlines()[-1].split())
+        assert "search.leaderboard" in modules
+        assert not modules & {"torch", "ray", "sigpy", "numba"}
 
 
 def test_a_process_finds_the_study_by_the_environment(runs):

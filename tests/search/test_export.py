@@ -7,8 +7,8 @@ import pytest
 
 from recon import bundle
 from recon.data.prepared import PreparedData, PrepareOptions
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
-from recon.metrics import DEFINITIONS
 from recon.reconstruct import remembered_options
 from recon.training import load_network
 from search.confirm import picked

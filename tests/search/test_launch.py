@@ -17,7 +17,7 @@ from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.training import load_network
 from search.confirm import confirm, leaders, picked
-from search.export import best
+from search.export import _start, best
 from search.launch import Outcome, Resources, fit, launch
 from search.study import State, create_study, open_study
 from tests.search import fakes
@@ -37,6 +37,15 @@ def lines(folder: Path, **values: Any) -> list[int]:
         for line in fakes.log(folder / "data")
         if all(line[name] == value for name, value in values.items())
     ]
+
+
+def stls(study, record, seed: int = 0) -> dict:
+    """The STL of each task of a record, at its N and one seed."""
+    found = [one for one in study.referenced() if one.kind == "stl" and one.seed == seed]
+    return {
+        task: next(one for one in found if one.tasks == (task,) and one.slices[task] == record.slices[task])
+        for task in record.tasks
+    }
 
 
 def none_running(study) -> bool:
@@ -68,7 +77,7 @@ def test_stopped_trials_stand_in_the_study_with_the_values_up_to_where_they_stop
         assert record.epochs in (2, 4)
         assert list(record.values) == trained
         expected = [fakes.quality(record.config, "PDw", epoch) for epoch in trained]
-        assert [metrics["ssim/PDw"] for metrics in record.history] == pytest.approx(expected)
+        assert [metrics["ssim/PDw"] for metrics in record.history.values()] == pytest.approx(expected)
         assert record.value == record.values[record.epochs]
 
 
@@ -224,12 +233,44 @@ def test_gains_are_above_the_stl_of_the_same_n_and_epoch(judged):
     _, outcome, _ = judged
     assert {record.scarce_slices for record in outcome.study.searched()} == {12, 24}
     for record in outcome.study.searched():
-        stl = outcome.study.reference(record)
-        for metrics, *single in zip(record.history, stl["PDw"].history, stl["PDw-FS"].history, strict=True):
-            gains = [metrics[f"ssim/{task}"] - one[f"ssim/{task}"] for task, one in zip(stl, single, strict=True)]
+        stl = stls(outcome.study, record)
+        assert list(record.history) == [1, 2, 3]
+        for epoch, metrics in record.history.items():
+            gains = [metrics[f"ssim/{task}"] - one.history[epoch][f"ssim/{task}"] for task, one in stl.items()]
             assert metrics["gain"] == pytest.approx(sum(gains) / 2)
         assert record.value == record.metrics["gain"]
         assert record.constraints["PDw"] == pytest.approx(-0.05 - record.metrics["gain/PDw"])
+
+
+def test_a_search_that_validates_after_rungs_alone_keeps_those_epochs_by_slice_too(local_ray, tmp_path):
+    fidelity = {"epochs": 5, "rungs": [2, 4], "validate_after": "rungs"}
+    outcome = run(tmp_path, space(objective={"metric": "gain"}, fidelity=fidelity, trials=6))
+    assert (outcome.failed, outcome.complete + outcome.pruned) == (0, 6)
+    records = outcome.study.records()
+    assert {record.epochs for record in records} == {2, 4, 5}, "some were stopped at either rung"
+    for record in records:
+        trained = lines(tmp_path, layout=record.layout, weighting=record.config.weighting.kind, tasks=[*record.tasks])
+        assert set(trained) >= set(range(1, record.epochs + 1))
+        reported = [epoch for epoch in (2, 4, 5) if epoch <= record.epochs]
+        assert list(record.history) == list(record.values) == list(record.packed_slices) == reported
+        assert record.checkpoint_epoch == record.epochs
+        for epoch in reported:
+            frame = record.slice_metrics(epoch)
+            means = frame.groupby("task")["ssim"].mean()
+            for task in record.tasks:
+                assert record.history[epoch][f"ssim/{task}"] == fakes.quality(record.config, task, epoch)
+                assert means[task] == pytest.approx(fakes.quality(record.config, task, epoch), abs=1e-5)
+        if record.stage == "search":
+            stl = stls(outcome.study, record)
+            gains = [record.metrics[f"ssim/{one}"] - stl[one].history[record.epochs][f"ssim/{one}"] for one in stl]
+            assert record.value == pytest.approx(sum(gains) / 2)
+
+
+def test_where_every_epoch_is_validated_slices_are_kept_at_rungs_and_the_end(finished):
+    _, outcome = finished
+    for record in outcome.study.records():
+        assert list(record.history) == list(range(1, record.epochs + 1))
+        assert list(record.packed_slices) == [epoch for epoch in (2, 4, 6) if epoch <= record.epochs]
 
 
 def test_confirmation_retrains_leaders_and_baselines_over_new_seeds_once(judged):
@@ -256,10 +297,11 @@ def test_confirmation_retrains_leaders_and_baselines_over_new_seeds_once(judged)
     pick = picked(confirmed.study)
     assert pick.unconfirmed.key == best[0].key
     for one in pick.ranking:
-        stl = [outcome.study.reference(record) for record in one.records]
+        # The search's seed and those of the confirmations.
+        stl = [stls(outcome.study, record, seed) for record in one.records[:1] for seed in range(4)]
+        means = {task: sum(single[task].metrics[f"ssim/{task}"] for single in stl) / 4 for task in one.records[0].tasks}
         gains = [
-            sum(record.metrics[f"ssim/{task}"] - single[task].metrics[f"ssim/{task}"] for task in record.tasks) / 2
-            for record, single in zip(one.records, stl, strict=True)
+            sum(record.metrics[f"ssim/{task}"] - means[task] for task in record.tasks) / 2 for record in one.records
         ]
         assert one.values == pytest.approx(gains)
         assert one.mean == pytest.approx(sum(gains) / 3)
@@ -314,6 +356,51 @@ def test_a_grid_runs_every_row_at_every_n_over_its_seeds_and_nothing_else(local_
     assert why.endswith("Nothing was searched: these are all the configurations of its grid.")
 
 
+def test_a_search_from_a_joint_network_is_confirmed_from_those_of_other_seeds_and_reuses_baselines(local_ray, tmp_path):
+    wanted = space(
+        start={"init": "joint", "epochs": 3},
+        fidelity={"epochs": 2, "rungs": [1]},
+        baselines={"kinds": ["stl", "joint-tuned"], "seeds": 2},
+        objective={"metric": "gain"},
+        trials=4,
+        confirm={"top": 1, "seeds": 2},
+    )
+    outcome = run(tmp_path, wanted)
+    assert outcome.complaint is None
+    records = {record.key: record for record in outcome.study.referenced()}
+    for record in outcome.study.searched():
+        (init,) = {
+            line["init"]
+            for line in fakes.log(tmp_path / "data")
+            if (line["layout"], line["weighting"]) == (record.layout, record.weighting) and len(line["tasks"]) == 2
+            if line["init"]
+        }
+        assert init == records["joint/n=12/seed=0"].checkpoint
+        stl = [stls(outcome.study, record, seed) for seed in (0, 1)]
+        for task in record.tasks:
+            mean = sum(one[task].metrics[f"ssim/{task}"] for one in stl) / 2
+            for metrics in record.history.values():
+                assert metrics[f"gain/{task}"] == pytest.approx(metrics[f"ssim/{task}"] - mean)
+    assert {record.config.epochs for record in records.values() if record.kind == "stl"} == {5}
+
+    before = len(fakes.log(tmp_path / "data"))
+    more = {"runs_dir": tmp_path / "runs", "trainer": fakes.train, "data": facts(tmp_path / "data")}
+    confirmed = confirm("one", **more)
+    assert confirmed.complaint is None
+    trained = fakes.log(tmp_path / "data")[before:]
+    assert {(line["seed"], len(line["tasks"])) for line in trained} == {(1, 2), (2, 1), (2, 2)}
+    records = {record.key: record for record in confirmed.study.referenced()}
+    (one,) = picked(confirmed.study).ranking
+    assert [record.seed for record in one.records] == [1, 2]
+    for record in one.records:
+        (init,) = {line["init"] for line in trained if line["seed"] == record.seed and line["epoch"] == 1
+                   if line["layout"] == record.layout and len(line["tasks"]) == 2 and line["init"]}  # fmt: skip
+        assert init == records[f"joint/n=12/seed={record.seed}"].checkpoint
+    assert "- started from the joint network of all tasks, 3 epochs, with the same seed\n" in _start(
+        confirmed.study, one.records[0]
+    )
+
+
 def test_a_trial_that_fits_on_no_host_is_refused(local_ray):
     with pytest.raises(InputError, match=r"a trial needs 3 CPUs and 0 GPUs .* they have 2 CPUs and 0 GPUs"):
         fit(Resources(cpus=3))
@@ -348,7 +435,7 @@ def test_real_trainings_end_in_checkpoints_that_recon_reads(local_ray, prepared,
         assert 1e7 < record.peak_memory_bytes < 1e10
         for task in record.tasks:
             assert 0 < record.metrics[f"ssim/{task}"] < 1
-    stl = outcome.study.reference(trial)
+    stl = stls(outcome.study, trial)
     for task in trial.tasks:
         assert trial.constraints[task] == pytest.approx(
             stl[task].metrics[f"ssim/{task}"] - 1.0 - trial.metrics[f"ssim/{task}"]

@@ -7,10 +7,11 @@ import re
 
 import pandas as pd
 import pytest
+import scipy.stats
 from rich.console import Console
 
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
-from recon.metrics import DEFINITIONS
 from search.launch import launch
 from search.leaderboard import Choice, Format, columns, confirmed, leaderboard, objects, render, rich_table, write
 from search.study import State, create_study, open_study
@@ -53,7 +54,7 @@ def test_every_trial_has_one_row_with_what_its_record_says(study, everything):
         assert (row["checkpoint"], row["node"]) == (record.checkpoint, record.node)
         assert row["ssim"] == record.metrics.get("ssim")
         for task in TASKS:
-            for name in (f"ssim/{task}", f"psnr/{task}", f"nrmse/{task}"):
+            for name in (f"ssim/{task}", f"psnr/{task}", f"nrmse/{task}", f"weight/{task}"):
                 assert row[name] == record.metrics.get(name)
 
 
@@ -72,7 +73,7 @@ def test_stopped_and_failed_trials_stand_there_on_request_only(study, everything
     assert (stopped["epochs"] < 4).all()
 
 
-def test_a_gain_is_the_metric_minus_the_matched_stls_at_the_same_epoch(study, everything):
+def test_a_gain_is_the_metric_minus_the_mean_stl_at_the_same_epoch_or_at_its_end(study, everything):
     records = {record.name: record for record in study.records()}
     stls = [record for record in records.values() if record.kind == "stl" and record.state is State.COMPLETE]
     seen = set()
@@ -80,18 +81,22 @@ def test_a_gain_is_the_metric_minus_the_matched_stls_at_the_same_epoch(study, ev
         record = records[row["trial"]]
         expected = {}
         for task in record.tasks:
-            (stl,) = [
-                one
-                for one in stls
-                if one.tasks == (task,) and one.seed == record.seed and one.slices[task] == record.slices[task]
-            ]
-            at_epoch = stl.history[record.epochs - 1]
-            expected[task] = record.metrics[f"ssim/{task}"] - at_epoch[f"ssim/{task}"]
+            mine = [one for one in stls if one.tasks == (task,) and one.slices[task] == record.slices[task]]
+            assert len({one.seed for one in mine}) == len(mine) > 1
+            epoch = 4 if record.kind == "transfer" else record.epochs
+            values = pd.Series([one.history[epoch][f"ssim/{task}"] for one in mine])
+            expected[task] = record.metrics[f"ssim/{task}"] - values.mean(), values.sem()
         for task in TASKS:
-            assert row[f"gain/{task}"] == (pytest.approx(expected[task]) if task in expected else None)
-        assert row["gain"] == pytest.approx(sum(expected.values()) / len(expected))
-        if row["kind"] == "stl":
-            assert row["gain"] == 0
+            gain, error = row[f"gain/{task}"], row[f"gain_se/{task}"]
+            if task not in expected:
+                assert (gain, error) == (None, None)
+            else:
+                assert gain == pytest.approx(expected[task][0])
+                assert error == (None if row["kind"] == "stl" else pytest.approx(expected[task][1]))
+        assert row["gain"] == pytest.approx(sum(gain for gain, _ in expected.values()) / len(expected))
+        if row["kind"] != "stl":
+            errors = sum(error**2 for _, error in expected.values()) ** 0.5 / len(expected)
+            assert row["gain_se"] == pytest.approx(errors)
         seen.add((row["kind"], row["scarce_slices"], row["stage"], row["epochs"]))
     assert {("mtl", 12, "search", 4), ("mtl", 24, "search", 4)} <= seen, "both N were looked at"
     assert any(kind == "mtl" and epochs < 4 for kind, _, _, epochs in seen), "and an epoch before the last"
@@ -109,8 +114,57 @@ def test_ranked_are_finished_networks_of_all_tasks_by_the_objective(study):
     assert ranked.index.tolist() == board.index[: len(ranked)].tolist(), "those without a rank stand below"
 
 
+def test_a_rank_of_each_task_stands_beside_the_rank(study):
+    """As scipy ranks the shares of the objective, the mean of gains."""
+    for ranked in (leaderboard(study).dropna(subset="rank"), confirmed(study).dropna(subset="rank")):
+        for task in TASKS:
+            expected = scipy.stats.rankdata(-ranked[f"gain/{task}"], method="min")
+            assert ranked[f"rank/{task}"].tolist() == expected.tolist()
+        assert (ranked["rank/PDw"] != ranked["rank/PDw-FS"]).any(), "luck differs by task"
+    for board in (leaderboard(study), confirmed(study)):
+        assert board.loc[board["rank"].isna(), ["rank/PDw", "rank/PDw-FS"]].isna().all(axis=None)
+
+
+def test_z_scores_are_over_the_complete_multi_task_trials_of_the_same_n(study, everything):
+    for board in (everything, confirmed(study)):
+        ranked = board.dropna(subset="rank")
+        for count in (12, 24):
+            here = ranked[ranked["scarce_slices"] == count]
+            for task in TASKS:
+                alike = here.loc[here["kind"] == "mtl", f"ssim/{task}"].to_numpy()
+                if len(alike) < 2:
+                    assert here[f"z/{task}"].isna().all()
+                    continue
+                expected = scipy.stats.zmap(here[f"ssim/{task}"].to_numpy(), alike, ddof=1)
+                assert here[f"z/{task}"].to_numpy() == pytest.approx(expected)
+            pd.testing.assert_series_equal(here["z"], (here["z/PDw"] + here["z/PDw-FS"]) / 2, check_names=False)
+        assert board.loc[board["rank"].isna(), "z"].isna().all()
+    assert everything["z"].notna().sum() > 4
+    chosen = leaderboard(study, Choice(kind="mtl", top=3))
+    pd.testing.assert_series_equal(chosen["z"], everything.loc[chosen.index, "z"])
+
+
+def test_ranks_are_by_the_objective_whatever_orders_the_rows(study):
+    by_objective = leaderboard(study).set_index("trial")
+    for name in ("ssim/PDw-FS", "nrmse/PDw", "rank/PDw", "z"):
+        board = leaderboard(study, Choice(sort=name)).set_index("trial")
+        assert board["rank"].dropna().to_dict() == by_objective["rank"].dropna().to_dict()
+
+
+def test_weights_are_shown_where_a_weighting_moves_them(study):
+    board = leaderboard(study)
+    heads = {}
+    for weighting in ("naive", "dwa"):
+        text = render(board[board["weighting"] == weighting], Format.markdown)
+        heads[weighting] = [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")]
+    assert [name for name in heads["dwa"] if name not in heads["naive"]] == ["weight/PDw", "weight/PDw-FS"]
+    first = [cell.strip() for cell in text.splitlines()[2].strip("|").split("|")]
+    assert dict(zip(heads["dwa"], first, strict=True))["weight/PDw-FS"] == "1.1"
+
+
 def test_rows_are_sorted_by_any_column_best_first(study):
-    for name, rising in (("ssim/PDw-FS", False), ("nrmse/PDw", True), ("psnr/PDw", False)):
+    rising_ones = (("nrmse/PDw", True), ("rank/PDw", True))
+    for name, rising in (("ssim/PDw-FS", False), ("psnr/PDw", False), ("z", False), *rising_ones):
         ranked = leaderboard(study, Choice(sort=name)).dropna(subset="rank")
         values = ranked[name]
         assert values.is_monotonic_increasing if rising else values.is_monotonic_decreasing
@@ -195,7 +249,9 @@ def test_the_markdown_table_reads_back(everything):
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
     ]
     assert set(rule) == {"---"}
-    assert head[:9] == ["rank", "trial", "kind", "layout", "weighting", "N", "seed", "state", "epochs"]
+    assert head[:11] == [
+        *("rank", "rank/PDw", "rank/PDw-FS", "trial", "kind", "layout", "weighting", "N", "seed", "state", "epochs")
+    ]
     for cells, row in zip(rows, objects(everything), strict=True):
         found = dict(zip(head, cells, strict=True))
         assert found["trial"] == row["trial"]
@@ -225,7 +281,7 @@ def test_a_table_for_a_terminal_shows_every_row_and_marks_losses(study):
     assert re.search(rf"\x1b\[1m\s*{best}", text)
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140, 200])
+@pytest.mark.parametrize("width", [60, 80, 100, 140, 200, 260])
 def test_a_narrow_terminal_gets_fewer_columns_but_whole_ones(study, width):
     board = leaderboard(study)
     out = io.StringIO()
@@ -237,7 +293,7 @@ def test_a_narrow_terminal_gets_fewer_columns_but_whole_ones(study, width):
     assert "…" not in "".join(lines[: rule + len(board) + 1])
     first = dict(zip(head, lines[rule + 1].split(), strict=True))
     assert (first["trial"], first["gain"]) == (board.iloc[0]["trial"], f"{board.iloc[0]['gain']:+.4f}")
-    assert ("for want of room without" in out.getvalue()) == (width < 200)
+    assert ("for want of room without" in out.getvalue()) == (width < 260)
 
 
 def test_the_plain_table_is_aligned(everything):
@@ -265,22 +321,28 @@ def test_a_study_without_trials_is_an_empty_table_with_its_columns(tmp_path):
 
 @pytest.fixture(scope="module")
 def by_pandas(study):
-    """The confirmed trials as pandas reads them from the records, and their gains from the STL of the same seed."""
+    """The confirmed trials and all baselines as pandas reads them from the records, and their gains from the mean STL,
+    with its error."""
     lines = []
-    records = [record for record in study.referenced() if record.stage == "confirm"]
+    records = study.referenced()
     for record in records:
         line = {"kind": record.kind, "layout": record.layout, "weighting": record.weighting, "n": record.scarce_slices}
         line |= {"tasks": record.tasks, "seed": record.seed, "trial": record.name, "ssim": record.metrics["ssim"]}
+        errors = []
         for task in record.tasks:
-            stl = next(
-                one
-                for one in records
-                if (one.kind, one.tasks, one.seed) == ("stl", (task,), record.seed)
-                and one.slices[task] == record.slices[task]
+            stl = pd.Series(
+                [
+                    one.metrics[f"ssim/{task}"]
+                    for one in records
+                    if (one.kind, one.tasks) == ("stl", (task,)) and one.slices[task] == record.slices[task]
+                ]
             )
             line[f"ssim/{task}"] = record.metrics[f"ssim/{task}"]
-            line[f"gain/{task}"] = line[f"ssim/{task}"] - stl.metrics[f"ssim/{task}"]
+            line[f"gain/{task}"] = line[f"ssim/{task}"] - stl.mean()
+            line[f"of stl/{task}"] = stl.sem() if record.kind != "stl" else math.nan
+            errors.append(line[f"of stl/{task}"])
         line["gain"] = sum(line[f"gain/{task}"] for task in record.tasks) / len(record.tasks)
+        line["of stl"] = sum(error**2 for error in errors) ** 0.5 / len(errors)
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -293,11 +355,15 @@ def test_confirmed_means_and_standard_errors_are_pandas_own(study, by_pandas):
     assert set(board["kind"]) == {"mtl", "stl", "joint-stl", "transfer"}
     for _, group in groups:
         (row,) = [row for row in objects(board) if row["trials"] == " ".join(group["trial"])]
-        assert row["seeds"] == len(group) == group["seed"].nunique() == 2
+        assert row["seeds"] == len(group) == group["seed"].nunique()
+        assert row["seeds"] >= 2 or row["kind"] != "mtl"
         for name in metrics:
             mean, error = group[name].mean(), group[name].sem()
+            if name.startswith("gain"):
+                error = math.hypot(error, group[name.replace("gain", "of stl")].iloc[0])
             shown = row[name], row[name.replace("ssim", "ssim_se").replace("gain", "gain_se")]
-            assert shown == ((None, None) if pd.isna(mean) else (pytest.approx(mean), pytest.approx(error, abs=1e-12)))
+            wanted = [None if pd.isna(one) else pytest.approx(one, abs=1e-12) for one in (mean, error)]
+            assert list(shown) == wanted
     whole = board.dropna(subset="rank")
     assert (whole[["ssim_se", "gain_se"]] > 0).all(axis=None)
 

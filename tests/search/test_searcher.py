@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from ray.tune.search import Searcher
 
+from recon.errors import InputError
 from recon.layout import Layout
-from search.jobs import Fixed, baselines, stl_key
+from search.jobs import Fixed, baselines, launched, stl_key
 from search.ledger import Ledger
 from search.searcher import FAILURES_IN_A_ROW, Runtime, StudySearch
+from search.slices import packed
 from search.study import State, create_study, open_study
-from search.trial import Job, metrics_of
+from search.trial import Job, compare, metrics_of
 from spaces.schema import Space
 from tests.search.conftest import listed, space
 
@@ -70,7 +73,7 @@ def test_a_stopped_trial_is_pruned_with_all_its_values_the_last_included(tmp_pat
     tune.report(trial_id, 2, 0.4, last=True)
     (record,) = tune.study.searched()
     assert (record.state, record.value, record.values) == (State.PRUNED, 0.4, {1: 0.3, 2: 0.4})
-    assert [metrics["ssim/PDw"] for metrics in record.history] == [0.3, 0.4]
+    assert {epoch: metrics["ssim/PDw"] for epoch, metrics in record.history.items()} == {1: 0.3, 2: 0.4}
 
 
 def test_a_finished_trial_is_complete_with_its_last_value(tmp_path):
@@ -232,9 +235,8 @@ def test_what_needs_a_failed_job_does_not_run(tmp_path):
 def gain_space(**changes: Any) -> Space:
     scarce = {"task": "PDw-FS", "slices": [12, 24]}
     objective = {"metric": "gain", "epsilon": 0.05}
-    return listed(
-        "I4", "V4", scarce=scarce, objective=objective, baselines={"kinds": ["stl"]}, **{"trials": 4, **changes}
-    )
+    given = {"scarce": scarce, "objective": objective, "baselines": {"kinds": ["stl"]}, "trials": 4}
+    return listed("I4", "V4", **{**given, **changes})
 
 
 def test_a_trial_that_is_judged_by_its_gain_waits_for_its_stl_and_gets_its_values(tmp_path):
@@ -248,11 +250,132 @@ def test_a_trial_that_is_judged_by_its_gain_waits_for_its_stl_and_gets_its_value
     tune.whole(ids[24], 0.6)
     trial_id, job = tune.next()
     assert job.config.slices == {"PDw-FS": 24}
-    assert job.references == {"PDw": (0.8,) * 4, "PDw-FS": (0.6,) * 4}
+    assert job.references == {"PDw": dict.fromkeys(range(1, 5), 0.8), "PDw-FS": dict.fromkeys(range(1, 5), 0.6)}
     tune.whole(trial_id, 0.7)
     record = tune.study.searched()[0]
     assert record.constraints == pytest.approx({"PDw": 0.8 - 0.05 - 0.7, "PDw-FS": 0.6 - 0.05 - 0.7})
     assert not record.feasible
+
+
+WARM = {"start": {"init": "joint", "epochs": 2, "learning_rate": 1e-4}, "fidelity": {"epochs": 3, "rungs": []}}
+
+
+def ended(tune: Tune, trial_id: str, value: float = 0.5) -> str:
+    """Run a trial to its end; the checkpoint that it leaves."""
+    path = f"/somewhere/{trial_id}"
+    tune.report(trial_id, 1, value)
+    tune.search.note_checkpoint(trial_id, path)
+    tune.whole(trial_id, value)
+    return path
+
+
+def test_trials_wait_for_the_joint_network_and_start_from_its_checkpoint(tmp_path):
+    wanted = space(**WARM, baselines={"kinds": ["stl", "joint-tuned"]})
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    first, joint = tune.next()
+    assert (joint.config, joint.init) == (wanted.joint_config(12), None)
+    for _ in range(2):
+        assert len(tune.next()[1].config.tasks) == 1
+    assert tune.next()[1] is None
+    path = ended(tune, first)
+    tuned = [tune.next()[1] for _ in range(2)]
+    assert [(job.config.tasks, job.init, job.config.epochs) for job in tuned] == [
+        (("PDw",), path, 3),
+        (("PDw-FS",), path, 3),
+    ]
+    trial_id, job = tune.next()
+    assert (job.stage, job.init, job.config.epochs, job.config.learning_rate) == ("search", path, 3, 1e-4)
+    tune.whole(trial_id)
+    (record,) = [one for one in tune.study.searched() if one.state is State.COMPLETE]
+    assert record.point.init == "joint"
+    assert record.key == "mtl/I2V2/naive/n=12/init=joint/seed=0"
+
+
+def test_an_interrupted_joint_network_goes_on_and_trials_wait_for_it(tmp_path):
+    wanted = space(**WARM, baselines={"kinds": []})
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    trial_id, _ = tune.next()
+    tune.report(trial_id, 1)
+    tune.search.note_checkpoint(trial_id, str(checkpoint))
+
+    again = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    trial_id, job = again.next()
+    assert (job.config, job.resume, job.init) == (wanted.joint_config(12), str(checkpoint), None)
+    assert again.next()[1] is None
+    again.report(trial_id, 2)
+    again.search.note_checkpoint(trial_id, "/somewhere/whole")
+    again.report(trial_id, 2, last=True)
+    assert again.next()[1].init == "/somewhere/whole"
+
+    third = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    assert third.next()[1].init == "/somewhere/whole", "it is not trained twice"
+
+
+def test_where_the_joint_network_failed_nothing_starts_from_it(tmp_path):
+    wanted = space(**WARM, baselines={"kinds": ["joint-tuned"]})
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    trial_id, _ = tune.next()
+    tune.report(trial_id, 1, math.nan, last=True)
+    assert tune.next()[1] == Searcher.FINISHED
+    assert set(tune.search.blocked) == {
+        "joint/n=12/seed=0",
+        "joint-tuned/PDw/n=12/seed=0",
+        "joint-tuned/PDw-FS/n=12/seed=0",
+    }
+    assert not [one for one in tune.study.searched() if one.values]
+
+
+def seeded_stl(tmp_path: Path, **changes: Any) -> tuple[Tune, Space, dict[str, str]]:
+    """A search by gain over two seeds of STL whose values are .7 and .6 at two learning rates, .1 above that of seed 0
+    in seed 1; the trials by key."""
+    given = {"kinds": ["stl"], "seeds": 2, "hyperparameters": {"learning_rate": [1e-3, 3e-3]}}
+    wanted = gain_space(baselines=given, scarce={"task": "PDw-FS", "slices": [12]}, trials=2, **changes)
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    ids = {}
+    for _ in range(8 + (wanted.start.init == "joint")):
+        trial_id, _ = tune.next()
+        ids[tune.search.live[trial_id].key] = trial_id
+    return tune, wanted, ids
+
+
+def stl_value(job: Job, epoch: int) -> float:
+    return {1e-3: 0.7, 3e-3: 0.6}[job.config.learning_rate] + 0.1 * job.config.seed + 0.01 * epoch
+
+
+@pytest.mark.parametrize("init", ["joint", "random"])
+def test_a_trial_is_compared_with_the_mean_stl_over_seeds_at_the_best_hyperparameters(tmp_path, init):
+    more = {**WARM, "start": {**WARM["start"], "init": init}}
+    tune, wanted, ids = seeded_stl(tmp_path, **more)
+    total = wanted.total_epochs
+    assert total == (5 if init == "joint" else 3)
+    for key, trial_id in ids.items():
+        assert tune.next()[1] is None, f"it waits for {key}"
+        job = tune.search.live[trial_id].job
+        for epoch in range(1, job.config.epochs + 1):
+            value = 0.5 if key.startswith("joint") else stl_value(job, epoch)
+            tune.report(trial_id, epoch, value, last=epoch == job.config.epochs)
+    job = tune.next()[1]
+    assert job.stage == "search"
+    epochs = [total] * 3 if init == "joint" else [1, 2, 3]
+    for task in wanted.tasks:
+        assert list(job.references[task]) == [1, 2, 3]
+        assert list(job.references[task].values()) == pytest.approx([0.75 + 0.01 * epoch for epoch in epochs])
+
+
+def test_a_combination_of_which_a_seed_failed_does_not_count(tmp_path):
+    tune, _, ids = seeded_stl(tmp_path, start={"init": "random"})
+    for key, trial_id in ids.items():
+        job = tune.search.live[trial_id].job
+        if key == "stl/PDw/learning_rate=0.001/seed=1":
+            tune.report(trial_id, 1, math.nan, last=True)
+            continue
+        for epoch in range(1, 5):
+            tune.report(trial_id, epoch, stl_value(job, epoch), last=epoch == 4)
+    job = tune.next()[1]
+    assert job.references["PDw"][4] == pytest.approx(0.65 + 0.04)
+    assert job.references["PDw-FS"][4] == pytest.approx(0.75 + 0.04)
 
 
 def test_trials_whose_stl_failed_are_left_out_and_the_others_run(tmp_path):
@@ -300,6 +423,46 @@ def test_orphans_are_closed_and_continued_from_their_checkpoint_with_their_epoch
     assert third.next()[1].config.network.layout == "I2Y2", "what was continued once is not continued again"
     assert third.next()[1].resume is None
     assert "I2V2" not in [live.job.config.network.layout for live in third.search.live.values()]
+
+
+def test_what_a_continued_trial_takes_over_has_gaps_where_epochs_were_not_validated(tmp_path):
+    wanted = space(fidelity={"epochs": 6, "rungs": [2, 4], "validate_after": "rungs"})
+    tune = Tune(tmp_path, wanted)
+    trial_id, job = tune.next()
+    assert (job.config.validate_at, job.slices_at) == ((2, 4, 6), (2, 4, 6))
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    kept = {"slice_id": [3, 5], "ssim": [0.1234567, 0.2], "psnr": [30.0, 31.0], "nrmse": [0.5, 0.25]}
+    for epoch in (2, 4):
+        tune.report(trial_id, epoch, epoch / 10, slices=packed({"PDw": {**kept, "psnr": [30.0, epoch]}}))
+        if epoch == 2:
+            tune.search.note_checkpoint(trial_id, str(checkpoint))
+
+    again = Tune(tmp_path, wanted)
+    trial_id, _ = again.next()
+    record = again.study.searched()[1]
+    assert (record.continues, record.epochs, record.values) == (0, 2, {2: 0.2})
+    assert list(record.history) == [2]
+    for epoch in (4, 6):
+        again.report(trial_id, epoch, 0.4, last=epoch == 6)
+    record = again.study.searched()[1]
+    assert (record.state, record.epochs, list(record.history)) == (State.COMPLETE, 6, [2, 4, 6])
+    assert record.metrics == record.history[6]
+    expected = pd.DataFrame({"task": "PDw", **kept, "ssim": [0.123457, 0.2], "psnr": [30.0, 2.0]})
+    pd.testing.assert_frame_equal(record.slice_metrics(2), expected)
+    pd.testing.assert_frame_equal(record.slice_metrics(), expected)
+    with pytest.raises(InputError, match="trial 1 has no metrics by slice at epoch 6; it has those at: 2"):
+        record.slice_metrics(6)
+
+
+def test_an_epoch_that_the_stl_was_not_validated_after_has_no_gain():
+    metrics = {"ssim": 0.7, "ssim/PDw": 0.8, "ssim/PDw-FS": 0.6}
+    references = {"PDw": {2: 0.75, 6: 0.8}, "PDw-FS": {2: 0.6, 4: 0.7}}
+    found = compare(metrics, 2, references)
+    assert (found["gain/PDw"], found["gain/PDw-FS"], found["gain"]) == pytest.approx((0.05, 0.0, 0.025))
+    with pytest.raises(InputError, match=r"the STL of PDw was not validated after epoch 4, .* but after 2, 6"):
+        compare(metrics, 4, references)
+    assert compare(metrics, 4, {}) == metrics
 
 
 def test_an_orphan_without_a_checkpoint_begins_anew(tmp_path):

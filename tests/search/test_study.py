@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from recon.errors import InputError
-from search.launch import BEAT_LOST_SECONDS, driving
+from search.launch import BEAT_LOST_SECONDS, agree, driving
 from search.study import (
     OpenStudy,
     code_version,
@@ -19,6 +19,7 @@ from search.study import (
     shown,
     study_folder,
 )
+from tests.search.conftest import facts, space
 
 
 def test_a_study_is_two_optuna_studies_that_maximise_in_one_file(tmp_path):
@@ -28,6 +29,18 @@ def test_a_study_is_two_optuna_studies_that_maximise_in_one_file(tmp_path):
     assert sorted(names) == ["one", "one/references"]
     assert study.search.direction == study.references.direction == optuna.study.StudyDirection.MAXIMIZE
     assert open_study("one", None, tmp_path).records() == []
+
+
+def test_a_space_that_was_stored_before_there_was_a_start_is_read_as_random(tmp_path):
+    content = space().model_dump(mode="json")
+    del content["start"]
+    study = create_study("old", None, tmp_path)
+    study.search.set_user_attr("space", content)
+    study.search.set_user_attr("data_hash", "abc")
+    assert open_study("old", None, tmp_path).space.start.init == "random"
+    agree(study, space(), facts(tmp_path / "data"))
+    with pytest.raises(InputError, match=r'another space: start.init is "joint", not "random"'):
+        agree(study, space(start={"init": "joint"}), facts(tmp_path / "data"))
 
 
 def test_a_journal_file_is_a_storage_too(tmp_path):

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from recon.data.prepared import PreparedData
+from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.evaluation import measure_slice, network_method, reconstruct, zero_filled
-from recon.metrics import DEFINITIONS
 from recon.training import load_network
 from search import cli
 from search.launch import launch

@@ -5,6 +5,7 @@ import random
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from recon.config import MasksConfig, NetworkConfig, TrainConfig
 from recon.errors import InputError
@@ -294,6 +295,32 @@ def test_rungs_follow_from_grace_and_reduction_or_are_given(fidelity, milestones
     assert parse_space(changed(fidelity=fidelity)).fidelity.milestones == milestones
 
 
+@pytest.mark.parametrize(
+    ("fidelity", "validate_at", "validated"),
+    [
+        ({"epochs": 5, "rungs": [2, 3]}, None, [1, 2, 3, 4, 5]),
+        ({"epochs": 5, "rungs": [2, 3], "validate_after": "rungs"}, (2, 3, 5), [2, 3, 5]),
+        ({"epochs": 9, "grace": 2, "validate_after": "rungs"}, (2, 4, 8, 9), [2, 4, 8, 9]),
+        ({"epochs": 3, "validate_after": "rungs"}, (3,), [3]),
+    ],
+)
+def test_a_training_is_validated_after_every_epoch_or_after_rungs_and_the_last(fidelity, validate_at, validated):
+    space = parse_space(changed(fidelity=fidelity, start={"init": "random"}))
+    config = space.train_config(next(iter(space.known())))
+    assert config.validate_at == space.reference_config("stl", "PDw").validate_at == validate_at
+    assert list(config.validated_epochs) == validated
+
+
+@pytest.mark.parametrize(("chosen", "sentence"), [((3, 6), "names epoch 6, where .* 1 to 5"), ((3, 2), "ascends")])
+def test_epochs_that_are_validated_fit_the_training(chosen, sentence):
+    with pytest.raises(ValidationError, match=f"validate_at {sentence}"):
+        TrainConfig(tasks=("PDw",), epochs=5, validate_at=chosen)
+
+
+def test_the_last_epoch_is_validated_always():
+    assert TrainConfig(tasks=("PDw",), epochs=5, validate_at=(2,)).validated_epochs == (2, 5)
+
+
 def test_points_encode_decode_and_are_named():
     space = load_space("full.yaml")
     for point in space.known():
@@ -374,6 +401,14 @@ def test_trials_go_on_from_the_joint_network_and_baselines_have_as_many_epochs_b
         assert rates(space.reference_config(kind, "PDw-FS", 12)) == expected
     tuned = space.reference_config("joint-tuned", "PDw", 12, 5)
     assert (tuned.tasks, tuned.network.layout, tuned.slices, tuned.seed) == (("PDw",), "I12", {}, 5)
+
+
+def test_a_short_joint_network_is_validated_after_the_rungs_that_it_reaches():
+    fidelity = {"epochs": 9, "rungs": [2, 4], "validate_after": "rungs"}
+    space = parse_space(changed(start={"epochs": 3}, fidelity=fidelity))
+    assert space.joint_config(12).validate_at == (2, 3)
+    assert space.reference_config("stl", "PDw").validate_at == (2, 4, 12)
+    assert space.train_config(space.known()[0]).validate_at == (2, 4, 9)
 
 
 def test_without_a_start_of_its_own_the_joint_network_has_the_trials_epochs_and_rates():
@@ -491,7 +526,7 @@ def test_a_space_sets_every_field_of_the_network_but_the_layout():
 
 
 def test_a_space_sets_every_field_of_a_training_that_has_no_place_of_its_own():
-    own = {"tasks", "network", "weighting", "slices", "epochs", "passes", "seed"}
+    own = {"tasks", "network", "weighting", "slices", "epochs", "passes", "validate_at", "seed"}
     assert set(Training.model_fields) == set(TrainConfig.model_fields) - own
 
 

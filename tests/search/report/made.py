@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from recon.config import MaskConfig
-from recon.metrics import DEFINITIONS
+from recon.definitions import DEFINITIONS
 from search.report.compare import Comparison, Row
 from search.results import (
     COLUMNS,
