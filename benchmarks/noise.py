@@ -21,7 +21,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,12 @@ import pandas as pd
 import torch
 
 from recon.config import TrainConfig
-from recon.data.loading import slice_batch
-from recon.data.prepared import PreparedData, Split
+from recon.data.loading import Batch, slice_batch
+from recon.data.prepared import PreparedData
 from recon.errors import InputError
-from recon.evaluation import measure
+from recon.evaluation import SliceMetrics, validate
 from recon.layout import Layout
 from recon.masks import fixed
-from recon.operators import centre_crop
 from recon.training import EpochReport, TrainingError, train
 from recon.unrolled import UnrolledNetwork
 from search.leaderboard import plain_table
@@ -118,12 +117,15 @@ def run(job: Job) -> dict[str, Any]:
     config = TrainConfig.model_validate(job["config"])
     data = opened(job["data"])
     epochs: dict[str, dict[str, float]] = {}
+    last: list[SliceMetrics] = []
 
     def report(epoch: EpochReport) -> None:
         names = ("ssim", "loss", *(f"ssim/{task}" for task in config.tasks))
         epochs[str(epoch.epoch)] = {name: epoch.metrics[name] for name in names}
-        if job["checkpoint"] is not None and epoch.epoch == config.epochs:
-            epoch.save(Path(job["checkpoint"]))
+        if epoch.epoch == config.epochs:
+            last.append(epoch.slices)
+            if job["checkpoint"] is not None:
+                epoch.save(Path(job["checkpoint"]))
 
     line: dict[str, Any] = {**job["labels"], "config": job["config"], "from": job["from"], "fresh": None}
     began = time.process_time()
@@ -134,33 +136,38 @@ def run(job: Job) -> dict[str, Any]:
     line |= {"cpu_seconds": time.process_time() - began, "epochs": epochs}
     if job["labels"]["kind"] == "start":
         return line
-    slices = {"val": by_slice(network, data, config, ("val",))}
+    slices = {"val": kept(last[0], data)}
     if job["fresh"] is not None:
         fresh = opened(job["fresh"])
         line["fresh"] = fresh.hash[:12]
-        slices["fresh"] = by_slice(network, fresh, config, ("train", "val"))
+        slices["fresh"] = kept(unseen(network, fresh, config), fresh)
     return line | {"slices": slices}
 
 
-def by_slice(
-    network: UnrolledNetwork, data: PreparedData, config: TrainConfig, splits: tuple[Split, ...]
-) -> dict[str, dict[str, list[Any]]]:
-    """``slice_id``, ``volume`` and ``ssim`` (definition ``paper``) of every slice of the splits, by task, undersampled
-    by the validation mask."""
-    found: dict[str, dict[str, list[Any]]] = {}
-    for task in config.tasks:
-        columns: dict[str, list[Any]] = {"slice_id": [], "volume": [], "ssim": []}
-        for number in (one for split in splits for one in data.subset(task, split=split)):
-            piece = data.read(number)
-            mask = fixed(config.masks.val, piece.row.columns, (piece.row.pad_left, piece.row.pad_right))
-            batch = slice_batch(piece, mask, task)
-            with torch.no_grad():
-                image = centre_crop(network(batch, task), batch.crop)
-            columns["slice_id"].append(number)
-            columns["volume"].append(piece.row.volume)
-            columns["ssim"].append(float(measure(image, centre_crop(batch.target, batch.crop))["ssim"][0]))
-        found[task] = columns
-    return found
+def unseen(network: UnrolledNetwork, data: PreparedData, config: TrainConfig) -> SliceMetrics:
+    """A network on the training and validation slices of data that it was not trained on, one by one, undersampled by
+    the validation mask."""
+
+    def batches() -> Iterator[Batch]:
+        for task in config.tasks:
+            for number in data.subset(task) + data.subset(task, split="val"):
+                piece = data.read(number)
+                mask = fixed(config.masks.val, piece.row.columns, (piece.row.pad_left, piece.row.pad_right))
+                yield slice_batch(piece, mask, task)
+
+    return validate(network, batches()).slices
+
+
+def kept(slices: SliceMetrics, data: PreparedData) -> dict[str, dict[str, list[Any]]]:
+    """Of each task: ``slice_id``, ``volume`` and ``ssim`` (definition ``paper``)."""
+    return {
+        task: {
+            "slice_id": list(columns["slice_id"]),
+            "volume": [data.row(int(number)).volume for number in columns["slice_id"]],
+            "ssim": list(columns["ssim"]),
+        }
+        for task, columns in slices.items()
+    }
 
 
 def tables(lines: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:

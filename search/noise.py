@@ -30,7 +30,7 @@ from recon.errors import InputError
 from recon.layout import Layout
 
 if TYPE_CHECKING:
-    from search.study import OpenStudy, Record
+    from search.study import OpenStudy
 
 Array = np.ndarray[Any, Any]
 
@@ -787,11 +787,6 @@ def at_the_end(trials: pd.DataFrame, milestones: Sequence[int] = ()) -> list[Eff
 # Out of a study
 
 
-def by_epoch(record: Record) -> dict[int, dict[str, float]]:
-    """A record's metrics by epoch."""
-    return dict(record.history)
-
-
 def seeds_table(study: OpenStudy) -> pd.DataFrame:
     """The complete multi-task trainings over seeds (grid and confirmations) of a study, a row a task and epoch.
 
@@ -804,7 +799,7 @@ def seeds_table(study: OpenStudy) -> pd.DataFrame:
         if point is None or set(record.tasks) != set(study.space.tasks):
             continue
         name = "/".join(part for part in point.key.split("/") if not part.startswith("n="))
-        for epoch, metrics in by_epoch(record).items():
+        for epoch, metrics in record.history.items():
             for task in record.tasks:
                 rows.append(
                     {
@@ -843,7 +838,7 @@ def trials_table(study: OpenStudy) -> pd.DataFrame:
             "scarce_slices": point.scarce_slices,
             **dict(point.hyperparameters),
         }
-        for epoch, metrics in by_epoch(record).items():
+        for epoch, metrics in record.history.items():
             values = {MEAN: metrics[metric]} | {task: metrics[f"{metric}/{task}"] for task in record.tasks}
             rows += [fields | {"epoch": epoch, "task": task, "value": value} for task, value in values.items()]
     return pd.DataFrame(rows)
