@@ -86,7 +86,6 @@ def train(
         metrics = {f"{name}/{task}": 0.5 for task in config.tasks for name in ("ssim", "psnr", "nrmse", "loss")}
         metrics |= {"ssim": 0.5, "loss": 0.1, "seconds": 1.0, "gpu_seconds": 0.0, "parameters": 1e5}
         report(Epoch(epoch, {**metrics, "peak_memory_bytes": 1e8}))
-    _note(data, "end")
 
 
 def _note(data: Path, what: str) -> None:

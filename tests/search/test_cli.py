@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from recon.training import TrainingError, load_network
 from search import cli
@@ -291,6 +292,20 @@ def test_prepare_shows_what_is_wrong_with_a_file(splitpoint, local_ray, raw, tmp
     written = pd.read_csv(tmp_path / "p" / "problems.csv")
     assert written["severity"].tolist() == ["error", "error", "warning"]
     assert written["slice"].tolist()[:2] == [1, 3]
+
+
+@pytest.mark.parametrize("command", ["train", "test", "reconstruct"])
+def test_networks_compute_with_one_thread_unless_more_are_asked_for(splitpoint, tmp_path, command):
+    nowhere = tmp_path / "nowhere"
+    files = {"train": (), "test": ("--data", nowhere), "reconstruct": (nowhere,)}[command]
+    before = torch.get_num_threads()
+    try:
+        for options, expected in (((), 1), (("--threads", 2), 2)):
+            torch.set_num_threads(3)
+            assert splitpoint(command, nowhere, *files, "--out", tmp_path / "out", *options)[0] == 2
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_training_ends_in_a_checkpoint_and_the_same_command_finds_it_done(splitpoint, prepared, tmp_path):

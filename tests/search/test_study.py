@@ -123,6 +123,19 @@ def test_write_ahead_logging_is_for_local_disks(tmp_path, monkeypatch):
     assert mode("shared") == "delete"
 
 
+def test_commits_wait_for_the_disk_only_where_write_ahead_logging_does_not_keep_the_file_whole(tmp_path, monkeypatch):
+    def synchronous(name: str) -> int:
+        engine = create_study(name, None, tmp_path).storage.engine  # type: ignore[attr-defined]
+        with engine.connect() as connection:
+            return connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+
+    normal, full = 1, 2
+    monkeypatch.setattr("search.study.filesystem", lambda path: "ext4")
+    assert synchronous("local") == normal
+    monkeypatch.setattr("search.study.filesystem", lambda path: "nfs4")
+    assert synchronous("shared") == full
+
+
 def test_the_file_system_of_a_path_is_that_of_its_innermost_mount(tmp_path):
     mounts = tmp_path / "mounts"
     mounts.write_text(
