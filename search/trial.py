@@ -119,13 +119,11 @@ def run_trial(config: Mapping[str, str]) -> None:
     A training that cannot go on whatever is tried again (a loss that is not finite, a configuration that does not fit
     the data) reports ``error`` and ends. Anything else is raised, so that Tune retries from the last checkpoint.
     """
-    # Collecting garbage while modules load takes a fifth of a worker's start and finds none.
-    gc.disable()
+    _load()
     import torch
 
     from recon.training import TrainingError
 
-    gc.enable()
     job = Job.model_validate_json(config["job"])
     # An actor is reused once the stopped training's thread has ended, which may take as long as its cleaning up.
     os.environ.setdefault(_THREAD_TIMEOUT, "60")
@@ -159,6 +157,17 @@ def run_trial(config: Mapping[str, str]) -> None:
         trainer(job.config, Path(job.data), init=init, resume=resume, device=job.device, report=report)
     except (TrainingError, InputError) as error:
         tune.report({EPOCH: reached, OBJECTIVE: math.nan, ERROR: str(error), "node": node})
+
+
+def _load() -> None:
+    """Import what trains, once a worker, without looking for garbage among its million objects, then or later."""
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    import recon.training  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def compare(
