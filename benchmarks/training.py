@@ -6,10 +6,10 @@
 
 Budget: passes over the training slices, so every variant sees each slice as often. Trained are single-task networks on
 all slices of the abundant task, and on N of the scarce one; judged on the validation split (SSIM, definition
-``paper``), or with ``--fresh`` on that of another prepared set, whose subjects no choice was made on. The base is the
-training of ``spaces/paper-small.yaml``; each other line changes what it names. Results are appended to ``--out`` as
-they come, and the same command again runs only what is missing; without ``--data`` it runs nothing and summarises what
-is there.
+``paper``), or with ``--fresh`` on the training and validation slices of another prepared set, which no network was
+trained on. The base is the STL of ``--space``; each other line changes what it names. Results are appended to
+``--out`` as they come, and the same command again runs only what is missing; without ``--data`` it runs nothing and
+summarises what is there.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.noise import unseen
 from recon.config import TrainConfig
-from recon.data.loading import Loader
 from recon.data.prepared import PreparedData
-from recon.evaluation import validate
 from recon.training import TrainingError, train
 from recon.unet import MULTIPLE, UnetRunner, run_unet
 from search.leaderboard import plain_table
@@ -113,21 +113,24 @@ def identity(line: dict[str, Any]) -> str:
     return json.dumps([*(line.get(name) for name in LABELS), line["config"]], sort_keys=True)
 
 
-def jobs(data: Path, fresh: Path | None, count: int, seeds: int, variants: list[str]) -> Iterator[dict[str, Any]]:
+def jobs(
+    named: str, data: Path, fresh: Path | None, count: int, seeds: int, variants: list[str]
+) -> Iterator[dict[str, Any]]:
     """Every training: a variant, a task, an N, a seed."""
     available = {task: len(opened(str(data)).subset(task)) for task in opened(str(data)).tasks}
-    space = load_space(SPACE).on(available, str(data))
+    space = load_space(named).on(available, str(data))
     assert space.scarce is not None
     for seed in range(seeds):
         for variant in variants:
             for task in space.tasks:
                 slices = count if task == space.scarce.task else None
                 config = space.reference_config("stl", task, slices, seed).model_dump()
+                config["validate_at"] = (config["epochs"],)
                 changed = {name: value for name, value in VARIANTS[variant].items() if name != "normalise"}
                 config["network"] |= changed.pop("network", {})
                 yield {
                     "data": str(data),
-                    "judge": str(fresh or data),
+                    "fresh": None if fresh is None else str(fresh),
                     "config": TrainConfig.model_validate(config | changed).model_dump(mode="json"),
                     "normalise": VARIANTS[variant].get("normalise", True),
                     "labels": {
@@ -152,9 +155,11 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     began = time.process_time()
     with swap:
         try:
-            network = train(config, opened(job["data"]), device="cpu")
+            network = train(config, opened(job["data"]), device="cpu", report=lambda epoch: found.update(epoch.metrics))
             found["seconds"] = time.process_time() - began
-            found["ssim"] = validate(network, Loader(opened(job["judge"]), config).validation_batches())["ssim"]
+            if job["fresh"] is not None:
+                (slices,) = unseen(network, opened(job["fresh"]), config).values()
+                found["ssim"] = float(np.mean(slices["ssim"]))
         except TrainingError as error:
             found = {"ssim": None, "error": str(error)}
     kept = {name: found[name] for name in ("ssim", "seconds", "error") if name in found}
@@ -178,7 +183,7 @@ def summary(lines: pd.DataFrame) -> pd.DataFrame:
             paired = (mine - scores.loc["base"])[problem].dropna()
             error = f" ± {paired.sem():.4f}" if len(paired) > 1 else ""
             row[f"{problem} minus base"] = f"{paired.mean():+.4f}{error}" if len(paired) else ""
-        row["seconds"] = round(seconds[variant], 1)
+        row["CPU seconds"] = round(seconds[variant], 1)
         rows.append(row)
     return pd.DataFrame(rows).astype(object).fillna("–")
 
@@ -186,8 +191,11 @@ def summary(lines: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Parse the command line, run what is missing, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default=SPACE, help="whose STL is the base")
     parser.add_argument("--data", type=Path, help="prepared data set; without it nothing is run")
-    parser.add_argument("--fresh", type=Path, help="another prepared set, whose validation split judges instead")
+    parser.add_argument(
+        "--fresh", type=Path, help="another prepared set, whose training and validation slices judge instead"
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, a training each")
     parser.add_argument("--n", type=int, default=10, help="of the scarce task")
     parser.add_argument("--seeds", type=int, default=3)
@@ -198,7 +206,7 @@ def main() -> None:
     stored = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
     lines = stored
     if given.data is not None:
-        wanted = list(jobs(given.data, given.fresh, given.n, given.seeds, given.only or list(VARIANTS)))
+        wanted = list(jobs(given.space, given.data, given.fresh, given.n, given.seeds, given.only or list(VARIANTS)))
         known = {identity(line): line for line in stored}
         missing = [job for job in wanted if identity(job["labels"] | job) not in known]
         with side_by_side(given.workers) as mapped, given.out.open("a") as file:
