@@ -17,6 +17,7 @@ import torch
 from recon.training import TrainingError, load_network
 from search import cli
 from search.leaderboard import Choice, leaderboard, objects
+from tests.conftest import without_truth
 from tests.search.boards import confirmed_study, opened
 from tests.search.conftest import SPACE
 
@@ -194,11 +195,13 @@ def test_json_goes_to_stdout_and_nothing_else_does(splitpoint, runs):
 
 
 def test_looking_at_a_study_or_at_data_imports_no_torch_and_no_ray(runs, prepared, tmp_path):
+    # Where data know their truth, inspect measures its SSIM, which takes torch.
+    acquired = without_truth(prepared, tmp_path / "acquired")
     program = "import sys; from search import cli\ntry: cli.main()\nfinally: print(*sys.modules, file=sys.stderr)"
     for arguments in (
         ("leaderboard", "one", "--runs-dir", runs),
         ("leaderboard", "one", "--runs-dir", runs, "--confirmed", "--format", "json"),
-        ("inspect", prepared, "--out", tmp_path / "sheet.png"),
+        ("inspect", acquired, "--out", tmp_path / "sheet.png"),
     ):
         command = [sys.executable, "-c", program, *map(str, arguments)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
