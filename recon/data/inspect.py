@@ -22,7 +22,6 @@ from recon.coils import espirit_residual
 from recon.config import MaskConfig, MasksConfig
 from recon.data.prepared import SPLITS, PreparedData, Row, Slice, centre
 from recon.errors import InputError
-from recon.evaluation import measure_slice, noise_free_truth
 from recon.files import replace_file
 from recon.masks import Mask, fixed
 
@@ -76,6 +75,8 @@ def ceiling(data: PreparedData, slices: Iterable[int], mask: MaskConfig) -> floa
     About what the best possible network could score, and so what a simulation's noise leaves to be told apart.
     """
     pieces = (data.read(int(one), truth=True) for one in slices)
+    from recon.evaluation import measure_slice, noise_free_truth  # takes torch, which looking at other data does not
+
     return float(np.mean([measure_slice(piece, noise_free_truth, mask)["ssim"] for piece in pieces]))
 
 
