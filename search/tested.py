@@ -40,6 +40,7 @@ from search.results import (
     write_table,
 )
 from search.study import OpenStudy, Record
+from spaces.schema import Space
 
 UNTRAINED_METHODS: Mapping[str, Method] = {ZERO_FILLED: zero_filled, TRUTH: noise_free_truth}
 """What makes the images that no network makes, by kind."""
@@ -131,7 +132,7 @@ def study_test(
         table = read_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
     except InputError as error:
         raise InputError(f"{error}; delete it, and the study is tested again") from error
-    jobs = list(_jobs(records, opened, device))
+    jobs = list(_jobs(records, opened, study.space, device))
     write_about(_about(study, records, opened), results)
     # What is no longer in the study, was trained anew, or lacks its pictures, goes.
     wanted = {job.key: job.weights for job in jobs if _has_images(job, results)}
@@ -194,7 +195,7 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(table["trial"], table["kind"], strict=True))
 
 
-def _jobs(records: Sequence[Record], data: PreparedData, device: str) -> Iterator[Job]:
+def _jobs(records: Sequence[Record], data: PreparedData, space: Space, device: str) -> Iterator[Job]:
     mask = _mask(records).model_dump_json()
     tasks = tuple(dict.fromkeys(task for one in records for task in one.tasks))
     folder = data.path.resolve()
@@ -212,7 +213,7 @@ def _jobs(records: Sequence[Record], data: PreparedData, device: str) -> Iterato
             "layout": one.layout,
             "weighting": one.weighting or "",
             "init": one.point.init if one.point else "",
-            "hyperparameters": _hyperparameters(one),
+            "hyperparameters": _hyperparameters(one, space),
             "scarce_slices": one.scarce_slices,
             "seed": one.seed,
         }
@@ -223,8 +224,12 @@ def _jobs(records: Sequence[Record], data: PreparedData, device: str) -> Iterato
         yield Job(labels, validation, one.tasks, checkpoint, weights, folder, mask, device)
 
 
-def _hyperparameters(record: Record) -> str:
+def _hyperparameters(record: Record, space: Space) -> str:
+    """What is searched or changed, by name; as its row of the grid calls it where that has a label."""
     searched = record.point.hyperparameters if record.point else ()
+    label = space.label(searched)
+    if label is not None:
+        return label
     return " ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in searched)
 
 

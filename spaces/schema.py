@@ -19,7 +19,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -305,11 +305,20 @@ class Row(Config):
     layout: str
     weighting: WeightingKind = "naive"
     init: Init = "random"
+    hyperparameters: dict[str, bool | int | float | str | None] = Field(default={})
+    """Fields of the training that this row has otherwise, by dotted name: another recipe beside the space's."""
+    label: str | None = None
+    """What tables call those; without it they list them."""
 
     @field_validator("layout")
     @classmethod
     def _parses(cls, value: str) -> str:
         return str(Layout.parse(value))
+
+    @property
+    def changed(self) -> tuple[tuple[str, Any], ...]:
+        """The hyperparameters as a ``Point`` has them."""
+        return tuple(sorted(self.hyperparameters.items()))
 
 
 class Grid(Config):
@@ -403,7 +412,8 @@ class Space(Config):
             _check_length(row.layout, self.unroll.blocks, f"grid.rows[{index}].layout")
             if row in (self.grid.rows[:index] if self.grid else ()):
                 raise ValueError(f"grid.rows[{index}] is there twice")
-            reason = self.layouts.too_large(Layout.parse(row.layout), self.costs)
+            self._check_recipe(row, f"grid.rows[{index}]")
+            reason = self.layouts.too_large(Layout.parse(row.layout), partial(self.costs, row.hyperparameters))
             if reason is not None:
                 raise ValueError(f"grid.rows[{index}].layout {row.layout} {reason}")
         if "stl" not in self.baselines.kinds:
@@ -411,6 +421,23 @@ class Space(Config):
                 if init == "transfer":
                     raise ValueError(f"{field} is transfer, which starts from an STL; add stl to baselines.kinds")
         return self
+
+    def _check_recipe(self, row: Row, field: str) -> None:
+        known = _training_fields()
+        for name, value in row.hyperparameters.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(sorted(known))}"
+                raise ValueError(f"{field}.hyperparameters.{name} is no field of a training{hint}")
+            if name.startswith("network.") and row.init != "random":
+                raise ValueError(
+                    f"{field}.hyperparameters.{name} changes the network, where the row starts from trained weights "
+                    f"(init is {row.init}); leave it out, or let init be random"
+                )
+            try:
+                self._config(self.tasks, "I", row.weighting, {}, 0, {name: value})
+            except ValidationError as error:
+                raise ValueError(f"{field}.hyperparameters.{name}: {_words(error.errors()[0])}") from None
 
     @model_validator(mode="after")
     def _hyperparameters_exist(self) -> Space:
@@ -559,7 +586,7 @@ class Space(Config):
             for values in itertools.product(*(values for _, values in given))
         )
 
-    def costs(self, hyperparameters: Mapping[str, Value] | None = None) -> Costs:
+    def costs(self, hyperparameters: Mapping[str, Value | None] | None = None) -> Costs:
         """Parameters by block kind, of the networks that have these hyperparameters.
 
         Raises pydantic's ValidationError for values that no network has.
@@ -651,7 +678,16 @@ class Space(Config):
     def grid_points(self) -> list[Point]:
         """The grid's configurations, all rows at the first N, then at the next."""
         rows = self.grid.rows if self.grid else ()
-        return [Point(row.layout, row.weighting, count, (), row.init) for count in self.scarce_counts for row in rows]
+        return [
+            Point(row.layout, row.weighting, count, row.changed, row.init)
+            for count in self.scarce_counts
+            for row in rows
+        ]
+
+    def label(self, hyperparameters: Sequence[tuple[str, Any]]) -> str | None:
+        """What a row of the grid calls these; None where none does."""
+        rows = self.grid.rows if self.grid else ()
+        return next((row.label for row in rows if row.changed == tuple(hyperparameters)), None)
 
     def baseline_seeds(self) -> range:
         """The seeds of the baselines beside a search, from the space's."""

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from recon.config import MasksConfig, NetworkConfig, TrainConfig
 from recon.errors import InputError
+from recon.layout import Layout
 from recon.unrolled import UnrolledNetwork
 from spaces.layouts import Choice, Integer, Real
 from spaces.schema import Point, Space, Training, load_space, parse_space, shipped, stored_space
@@ -32,14 +33,28 @@ def changed(**changes: object) -> str:
 
 
 @pytest.mark.parametrize("name", ["quickstart", "full"])
-def test_shipped_spaces_try_the_papers_six_networks_first(name):
+def test_shipped_searches_start_from_a_joint_network_and_have_it_tuned_among_their_baselines(name):
     space = load_space(f"{name}.yaml")
+    assert space.unroll.blocks == 12
+    assert {point.init for point in space.known()} == {"joint"}
+    assert space.baselines.kinds == ("stl", "joint-stl", "joint-tuned", "transfer")
+
+
+def test_the_quickstart_tries_layouts_first_that_tell_where_sharing_may_end():
+    space = load_space("quickstart.yaml")
+    assert {point.layout for point in space.known()} >= {"I12", "I2V10", "I2Y10", "V12"}
+    kinds = [Layout.parse(point.layout).kinds for point in space.known()]
+    # Either half of the blocks is private in some and shared in others, whatever the other half is.
+    halves = {(set(one[:6]) == {"I"}, set(one[6:]) == {"I"}) for one in kinds}
+    assert halves == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_the_full_search_tries_the_papers_six_networks_first():
+    space = load_space("full.yaml")
     counts = space.scarce_counts
     assert [(point.layout, point.weighting) for point in space.known()][:: len(counts)]
     assert {(point.layout, point.weighting) for point in space.known()} == PAPER
     assert len(space.known()) == 6 * len(counts)
-    assert space.unroll.blocks == 12
-    assert space.baselines.kinds == ("stl", "joint-stl", "transfer")
 
 
 def test_the_papers_space_is_the_papers_study_with_its_defaults():
@@ -606,3 +621,34 @@ def test_a_grid_may_grow_without_becoming_another_search():
     one, more = (parse_space(changed(grid={"rows": [{"layout": "I12"}], "seeds": seeds})) for seeds in (1, 4))
     assert one.difference(more) is None
     assert one.hash == more.hash == parse_space(QUICK).hash
+
+
+RECIPE = {"network.consistency": "k-space", "network.sense_steps": 0, "optimiser": "adam", "clip_norm": None}
+
+
+def test_a_row_of_a_grid_may_have_a_recipe_of_its_own():
+    rows = [{"layout": "I12"}, {"layout": "I12", "hyperparameters": RECIPE, "label": "as in the paper"}]
+    unroll = {"blocks": 12, "consistency": "accelerated", "sense_steps": 9}
+    training = {"optimiser": "muon", "clip_norm": 1.0}
+    space = parse_space(changed(grid={"rows": rows}, unroll=unroll, training=training))
+    ours, theirs = (space.train_config(point) for point in space.grid_points())
+    assert (ours.network.sense_steps, ours.optimiser, ours.clip_norm) == (9, "muon", 1.0)
+    assert (theirs.network.sense_steps, theirs.optimiser, theirs.clip_norm) == (0, "adam", None)
+    assert theirs.network.consistency == "k-space"
+    point = space.grid_points()[1]
+    assert Point.parse(point.key) == point
+    assert space.label(point.hyperparameters) == "as in the paper"
+    assert space.label(()) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"hyperparameters": {"optimizer": "adam"}}, r"optimizer is no field of a training; did you mean optimiser\?"),
+        ({"hyperparameters": {"optimiser": "sgd"}}, r"grid\.rows\[0\]\.hyperparameters\.optimiser: input should be"),
+        ({"hyperparameters": {"network.channels": 9}, "init": "joint"}, "starts from trained weights"),
+    ],
+)
+def test_a_recipe_that_no_training_has_is_refused(row, message):
+    with pytest.raises(InputError, match=message):
+        parse_space(changed(grid={"rows": [{"layout": "I12", **row}]}))
