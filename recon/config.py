@@ -157,7 +157,8 @@ class TrainConfig(Config):
     schedule: Literal["constant", "one-cycle", "cosine"] = "constant"
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Precision = "single"
-    """``bfloat16``: the U-Nets run under autocast; data consistency, losses and weights stay single."""
+    """Of training steps. ``bfloat16``: the U-Nets run under autocast; data consistency, losses and weights stay single.
+    Validation is always single."""
     compile: bool = False
     """Compile the U-Nets with ``torch.compile``; needs a C++ compiler, and pays in long trainings only."""
     memory_saver: bool = False

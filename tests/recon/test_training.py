@@ -149,6 +149,21 @@ def test_training_lowers_the_loss_and_beats_the_untrained_network(prepared):
         assert reports[-1].metrics[f"ssim/{task}"] > untrained[f"ssim/{task}"]
 
 
+def test_bfloat16_trains_to_the_same_ssim_and_the_memory_saver_to_the_same_weights(prepared):
+    def trained(changes):
+        reports = []
+        network = train(small(learning_rate=3e-3, **changes), PreparedData(prepared), report=reports.append)
+        return network.state_dict(), reports[-1].metrics["ssim"]
+
+    (weights, single), (rough, bfloat16), (saved, _) = (
+        trained(changes) for changes in ({}, {"precision": "bfloat16"}, {"memory_saver": True})
+    )
+    assert abs(bfloat16 - single) < 0.005
+    assert any(not torch.equal(weights[name], rough[name]) for name in weights)
+    assert all(torch.equal(weights[name], saved[name]) for name in weights)
+    assert all(value.dtype == torch.float32 for value in rough.values())
+
+
 def test_a_nan_in_the_data_ends_the_training_with_epoch_and_step(prepared, tmp_path):
     folder = tmp_path / "prepared"
     shutil.copytree(prepared, folder)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from recon import unet as module
 from recon.errors import InputError
-from recon.unet import UNet, halve
+from recon.unet import Decoder, Encoder, UNet, halve, memory_format, regularise
 from tests.recon.fastmri_weights import norm_unet_state
 
 SIZES = [((32, 48), 2), ((20, 37), 2), ((33, 16), 3), ((16, 16), 3), ((80, 112), 5), ((30, 30), 1)]
@@ -72,6 +73,70 @@ def test_a_constant_image_passes_through_and_gives_finite_gradients(value):
     assert all(torch.isfinite(p.grad).all() for p in unet.parameters())
 
 
+ORDERS = [torch.contiguous_format, torch.channels_last]
+
+
+def in_order(monkeypatch, order):
+    """Every image goes through the U-Net in this order of axes."""
+    monkeypatch.setattr(module, "memory_format", lambda image: order)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("size", "pools"), [((20, 37), 2), ((80, 112), 5)])
+def test_in_either_order_of_axes_output_and_gradients_are_fastmris(size, pools, batch, order, monkeypatch):
+    in_order(monkeypatch, order)
+    torch.manual_seed(1)
+    unet = UNet(3, pools).double()
+    other = theirs(unet, 3, pools)
+    x = image(batch, size, torch.complex128).requires_grad_()
+    output = unet(x)
+    ours = torch.autograd.grad(output.abs().sum(), [x, *unet.parameters()])
+    expected_output = torch.view_as_complex(other(torch.view_as_real(x)[:, None]))[:, 0]
+    names = {id(parameter): name for name, parameter in norm_unet_state(unet.encoder, unet.decoder).items()}
+    named = dict(other.named_parameters())
+    expected = torch.autograd.grad(
+        expected_output.abs().sum(), [x, *(named[names[id(parameter)]] for parameter in unet.parameters())]
+    )
+    torch.testing.assert_close(output, expected_output, rtol=0, atol=1e-11)
+    for one, its in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, its, rtol=0, atol=1e-10 * float(its.abs().max() + 1))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_in_single_precision_both_orders_of_axes_agree(batch, monkeypatch):
+    torch.manual_seed(1)
+    unet = UNet(8, 2)
+    x = image(batch, (48, 64), torch.complex64)
+    outputs = []
+    for order in ORDERS:
+        in_order(monkeypatch, order)
+        outputs.append(unet(x))
+    assert (outputs[0] - outputs[1]).abs().max() < 1e-5 * outputs[0].abs().max()
+
+
+def test_large_images_have_their_channels_last_in_memory():
+    assert memory_format(torch.empty(1, 2, 128, 128)) == torch.channels_last
+    assert memory_format(torch.empty(4, 2, 112, 128)) == torch.contiguous_format
+    seen = []
+    encoder, decoder = Encoder(2, 1), Decoder(2, 1)
+    decoder.last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for size in ((128, 144), (32, 48)):
+        regularise(encoder, decoder, image(2, size, torch.complex64))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert seen[1].is_contiguous()
+
+
+@pytest.mark.parametrize("size", [(56, 58), (21, 37), (7, 4)])
+def test_least_padding_is_to_the_poolings_own_multiple(size):
+    encoder, decoder = Encoder(2, 1), Decoder(2, 1)
+    seen = []
+    encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
+    output = regularise(encoder, decoder, image(1, size, torch.complex64), multiple=2)
+    assert output.shape == (1, *size)
+    assert seen == [(size[0] + size[0] % 2, size[1] + size[1] % 2)]
+
+
 def test_each_sample_is_normalised_by_itself():
     torch.manual_seed(0)
     unet = UNet(4, 2).double()
@@ -101,6 +166,8 @@ def test_halving_is_average_pooling(size):
 def test_an_image_too_small_for_its_poolings_is_refused():
     with pytest.raises(InputError, match="48 × 16 pixels cannot be halved 5 times"):
         UNet(2, 5)(image(1, (40, 16), torch.complex64))
+    with pytest.raises(InputError, match="16 × 16 pixels cannot be halved 4 times and leave more than one"):
+        UNet(2, 4)(image(2, (16, 16), torch.complex64))
 
 
 def test_runs_under_autocast():

@@ -1,17 +1,20 @@
 """The unrolled network is fastMRI's chain of blocks, its parts are shared exactly as the layout says."""
 
 import itertools
+import shutil
 
 import pytest
 import torch
 
-from recon.config import NetworkConfig
+from recon.config import NetworkConfig, TrainConfig
 from recon.data.loading import Batch
 from recon.errors import InputError
 from recon.fourier import fft, ifft
 from recon.operators import to_hybrid
+from recon.optimiser import make_optimiser
 from recon.unet import regularise
 from recon.unrolled import UnrolledNetwork
+from recon.weighting import make_weighting
 from tests.recon.fastmri_weights import norm_unet_state
 
 TASKS = ("PDw", "PDw-FS")
@@ -399,3 +402,138 @@ def test_weights_of_another_start_consistency_or_u_net_are_refused(changed, word
     other = UnrolledNetwork(mine.model_copy(update=changed), ["a"])
     with pytest.raises(InputError, match=word):
         UnrolledNetwork(mine, TASKS).load_task("PDw", other)
+
+
+def trained(net, data, task="PDw-FS"):
+    """Output and gradients by name of a training step's loss."""
+    net.zero_grad(set_to_none=True)
+    output = net.train()(data, task)
+    (output - data.target).abs().sum().backward()
+    return output.detach(), {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
+
+
+def of_padding(padding, pools=2, consistency="k-space"):
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        layout="IYV", channels=4, pools=pools, zero_init=False, padding=padding, consistency=consistency
+    )
+    return UnrolledNetwork(config, TASKS)
+
+
+@pytest.mark.parametrize(("size", "pools", "equal"), [((32, 48), 2, True), ((20, 28), 2, False), ((21, 19), 3, False)])
+def test_least_padding_is_the_same_network_where_sizes_are_multiples_of_16(size, pools, equal):
+    data = batch_of(*problem((1, 3, *size), dtype=torch.complex64))
+    with torch.no_grad():
+        fastmri, least = (of_padding(padding, pools)(data, "PDw") for padding in ("fastmri", "least"))
+    assert least.shape == fastmri.shape
+    assert torch.equal(least, fastmri) == equal
+
+
+def test_weights_of_another_padding_are_refused():
+    with pytest.raises(InputError, match="padded least"):
+        of_padding("fastmri").load_task("PDw", of_padding("least").for_task("PDw"))
+
+
+@pytest.mark.parametrize("consistency", ["k-space", "image", "accelerated"])
+def test_the_memory_saver_gives_equal_output_and_gradients(consistency):
+    data = batch_of(*problem(dtype=torch.complex64))
+    net = of_padding("fastmri", consistency=consistency)
+    output, gradients = trained(net, data)
+    saved_output, saved = trained(net.train_as(memory_saver=True), data)
+    assert torch.equal(output, saved_output)
+    assert gradients.keys() == saved.keys()
+    assert all(torch.equal(gradients[name], saved[name]) for name in gradients)
+
+
+def test_the_memory_saver_keeps_less_for_the_backward_pass():
+    data = batch_of(*problem(dtype=torch.complex64))
+
+    def kept(net):
+        seen = {}
+
+        def pack(tensor):
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            net.train()(data, "PDw")
+        return sum(seen.values())
+
+    net = of_padding("fastmri")
+    assert kept(net.train_as(memory_saver=True)) < 0.3 * kept(net.train_as())
+
+
+def test_bfloat16_is_near_single_precision_in_training_and_absent_in_evaluation():
+    data = batch_of(*problem(dtype=torch.complex64))
+    net = of_padding("fastmri")
+    output, gradients = trained(net, data)
+    rough, rough_gradients = trained(net.train_as(precision="bfloat16"), data)
+    assert rough.dtype == torch.complex64
+    assert 1e-5 < (rough - output).abs().max() / output.abs().max() < 0.05
+    for name, gradient in gradients.items():
+        assert rough_gradients[name].dtype == torch.float32
+        if gradient.ndim == 4:
+            cosine = torch.cosine_similarity(gradient.flatten(), rough_gradients[name].flatten(), dim=0)
+            assert cosine > 0.9, name
+    with torch.no_grad():
+        assert torch.equal(net.eval()(data, "PDw-FS"), output)
+
+
+def test_compiling_without_a_compiler_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="needs a C\\+\\+ compiler, and no-such-compiler is not here"):
+        network("I").train_as(compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_compiled_unets_give_equal_output_and_gradients():
+    data = batch_of(*problem(dtype=torch.complex64))
+    net = network("I2")
+    output, gradients = trained(net, data)
+    compiled, found = trained(net.train_as(compile=True), data)
+    assert (compiled - output).abs().max() < 1e-5 * output.abs().max()
+    for name, gradient in gradients.items():
+        assert (found[name] - gradient).abs().max() < 1e-2 * gradient.abs().max() + 1e-5, name
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_weights_in_either_order_of_axes_take_equal_steps_and_store_equal_states(optimiser):
+    data = batch_of(*problem(dtype=torch.complex128))
+    config = TrainConfig(tasks=TASKS, optimiser=optimiser, learning_rate=1e-2)
+    first, last = network("IV", double=True), network("IV", double=True).to(memory_format=torch.channels_last)
+    for net in (first, last):
+        stepper = make_optimiser(config, net, make_weighting(config.weighting, TASKS, dict.fromkeys(TASKS, 1)))
+        for _ in range(2):
+            trained(net, data)
+            stepper.step()
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(last.state_dict()[name], value, rtol=0, atol=1e-9, check_stride=False)
+    fresh = network("IV", double=True)
+    fresh.load_state_dict(last.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(fresh(data, "PDw"), first(data, "PDw"), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("consistency", ["k-space", "accelerated"])
+@pytest.mark.parametrize("steps", [1, 6])
+def test_the_sense_start_is_accelerated_gradient_descent_with_sigpys_operator(steps, consistency):
+    linop = pytest.importorskip("sigpy.mri.linop", reason="sigpy is not installed")
+    config = NetworkConfig(layout="I", channels=2, pools=1, consistency=consistency, sense_steps=steps)
+    net = UnrolledNetwork(config, TASKS).double()
+    kspace, maps, keep, target = problem()
+    before = kspace.clone()
+    with torch.no_grad():
+        for eta in net.blocks[0].etas:
+            eta.zero_()
+        for beta in net.blocks[0].betas:
+            beta.zero_()
+        ours = net(batch_of(kspace, maps, keep, target), "PDw")
+    assert torch.equal(kspace, before)
+    for n in range(len(kspace)):
+        operator = linop.Sense(maps[n].numpy(), weights=keep[n, 0].expand(kspace.shape[2:]).numpy().astype(float))
+        x = previous = operator.H(kspace[n].numpy())
+        for number in range(steps):
+            y = x + number / (number + 3) * (x - previous)
+            x, previous = y - operator.H(operator(y) - kspace[n].numpy()), x
+        torch.testing.assert_close(ours[n], torch.from_numpy(x), rtol=0, atol=1e-11)
