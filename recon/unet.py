@@ -22,6 +22,9 @@ MULTIPLE = 16
 SLOPE = 0.2
 """Of the leaky ReLU (as in fastMRI)."""
 
+EPSILON = 1e-5
+"""Added to the variance by instance norm (PyTorch's default, as in fastMRI)."""
+
 UnetRunner = Callable[[nn.Module, nn.Module, Tensor], Tensor]
 """Runs encoder and decoder on an image, as ``run_unet`` does."""
 
@@ -47,8 +50,8 @@ def norm_relu(x: Tensor) -> Tensor:
     """
     if x.is_contiguous():
         return F.leaky_relu(F.group_norm(x, x.shape[1]), SLOPE, inplace=True)
-    samples = [F.batch_norm(sample, None, None, training=True) for sample in x.split(1)]
-    return F.leaky_relu(samples[0] if len(samples) == 1 else torch.cat(samples), SLOPE, inplace=True)
+    result: Tensor = _NormRelu.apply(x)
+    return result
 
 
 class ConvBlock(nn.Module):
@@ -200,6 +203,40 @@ def halve(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2)  # one kernel there, but slow on a processor
     result: Tensor = _Halve.apply(x)
     return result
+
+
+class _NormRelu(torch.autograd.Function):
+    """``norm_relu`` by batch norm, a sample at a time; keeps its output alone, which tells what the ReLU was given.
+
+    The input would be as large, and the output is kept in any case by the convolution that takes it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        found = [torch.native_batch_norm(one, None, None, None, None, True, 0.0, EPSILON) for one in x.split(1)]
+        output = _joined([normed for normed, _, _ in found])
+        F.leaky_relu(output, SLOPE, inplace=True)
+        ctx.save_for_backward(output, *(inverse_deviation for _, _, inverse_deviation in found))
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        output, *inverse_deviations = ctx.saved_tensors
+        grad = torch.ops.aten.leaky_relu_backward(grad, output, SLOPE, True)
+        normed = F.leaky_relu(output, 1 / SLOPE)
+        zero, one = torch.zeros_like(inverse_deviations[0]), torch.ones_like(inverse_deviations[0])
+        # What is given to it has mean 0 and deviation 1, so the deviation of the input is put back afterwards.
+        pieces = [
+            torch.ops.aten.native_batch_norm_backward(
+                g, n, None, None, None, zero, one, True, EPSILON, [True, False, False]
+            )[0].mul_(inverse_deviation[:, None, None])
+            for g, n, inverse_deviation in zip(grad.split(1), normed.split(1), inverse_deviations, strict=True)
+        ]
+        return _joined(pieces)
+
+
+def _joined(samples: list[Tensor]) -> Tensor:
+    return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 
 class _Halve(torch.autograd.Function):
