@@ -62,9 +62,20 @@ class ConvBlock(nn.Module):
         self.first = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)
         self.second = nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels_in, rows, columns) → (batch, channels_out, rows, columns)."""
-        return norm_relu(self.second(norm_relu(self.first(x))))
+    def forward(self, *parts: Tensor) -> Tensor:
+        """(batch, channels_in, rows, columns), whole or its channels in parts → (batch, channels_out, rows, columns).
+
+        A sum of convolutions, one a part, is the convolution of the parts put together. Where channels are last, it is
+        as fast, and no copy of the parts is kept.
+        """
+        if len(parts) == 1 or parts[0].is_contiguous():
+            x = self.first(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+        else:
+            weights = self.first.weight.split([part.shape[1] for part in parts], dim=1)
+            x = F.conv2d(parts[0], weights[0], padding=1)
+            for part, weight in zip(parts[1:], weights[1:], strict=True):
+                x += F.conv2d(part, weight, padding=1)
+        return norm_relu(self.second(norm_relu(x)))
 
 
 class Encoder(nn.Module):
@@ -125,7 +136,7 @@ class Decoder(nn.Module):
             missing = (0, skip.shape[-1] - x.shape[-1], 0, skip.shape[-2] - x.shape[-2])
             if any(missing):  # an odd size lost its last row or column in pooling
                 x = F.pad(x, missing, "reflect")
-            x = level(torch.cat([x, skip], dim=1))
+            x = level(x, skip)
         return self.last(x)
 
 
