@@ -22,6 +22,9 @@ MULTIPLE = 16
 SLOPE = 0.2
 """Of the leaky ReLU (as in fastMRI)."""
 
+EPSILON = 1e-5
+"""Added to the variance by instance norm (PyTorch's default, as in fastMRI)."""
+
 UnetRunner = Callable[[nn.Module, nn.Module, Tensor], Tensor]
 """Runs encoder and decoder on an image, as ``run_unet`` does."""
 
@@ -47,8 +50,8 @@ def norm_relu(x: Tensor) -> Tensor:
     """
     if x.is_contiguous():
         return F.leaky_relu(F.group_norm(x, x.shape[1]), SLOPE, inplace=True)
-    samples = [F.batch_norm(sample, None, None, training=True) for sample in x.split(1)]
-    return F.leaky_relu(samples[0] if len(samples) == 1 else torch.cat(samples), SLOPE, inplace=True)
+    result: Tensor = _NormRelu.apply(x)
+    return result
 
 
 class ConvBlock(nn.Module):
@@ -59,9 +62,20 @@ class ConvBlock(nn.Module):
         self.first = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)
         self.second = nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels_in, rows, columns) → (batch, channels_out, rows, columns)."""
-        return norm_relu(self.second(norm_relu(self.first(x))))
+    def forward(self, *parts: Tensor) -> Tensor:
+        """(batch, channels_in, rows, columns), whole or its channels in parts → (batch, channels_out, rows, columns).
+
+        A sum of convolutions, one a part, is the convolution of the parts put together. Where channels are last, it is
+        as fast, and no copy of the parts is kept.
+        """
+        if len(parts) == 1 or parts[0].is_contiguous():
+            x = self.first(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+        else:
+            weights = self.first.weight.split([part.shape[1] for part in parts], dim=1)
+            x = F.conv2d(parts[0], weights[0], padding=1)
+            for part, weight in zip(parts[1:], weights[1:], strict=True):
+                x += F.conv2d(part, weight, padding=1)
+        return norm_relu(self.second(norm_relu(x)))
 
 
 class Encoder(nn.Module):
@@ -122,7 +136,7 @@ class Decoder(nn.Module):
             missing = (0, skip.shape[-1] - x.shape[-1], 0, skip.shape[-2] - x.shape[-2])
             if any(missing):  # an odd size lost its last row or column in pooling
                 x = F.pad(x, missing, "reflect")
-            x = level(torch.cat([x, skip], dim=1))
+            x = level(x, skip)
         return self.last(x)
 
 
@@ -200,6 +214,40 @@ def halve(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2)  # one kernel there, but slow on a processor
     result: Tensor = _Halve.apply(x)
     return result
+
+
+class _NormRelu(torch.autograd.Function):
+    """``norm_relu`` by batch norm, a sample at a time; keeps its output alone, which tells what the ReLU was given.
+
+    The input would be as large, and the output is kept in any case by the convolution that takes it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        found = [torch.native_batch_norm(one, None, None, None, None, True, 0.0, EPSILON) for one in x.split(1)]
+        output = _joined([normed for normed, _, _ in found])
+        F.leaky_relu(output, SLOPE, inplace=True)
+        ctx.save_for_backward(output, *(inverse_deviation for _, _, inverse_deviation in found))
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        output, *inverse_deviations = ctx.saved_tensors
+        grad = torch.ops.aten.leaky_relu_backward(grad, output, SLOPE, True)
+        normed = F.leaky_relu(output, 1 / SLOPE)
+        zero, one = torch.zeros_like(inverse_deviations[0]), torch.ones_like(inverse_deviations[0])
+        # What is given to it has mean 0 and deviation 1, so the deviation of the input is put back afterwards.
+        pieces = [
+            torch.ops.aten.native_batch_norm_backward(
+                g, n, None, None, None, zero, one, True, EPSILON, [True, False, False]
+            )[0].mul_(inverse_deviation[:, None, None])
+            for g, n, inverse_deviation in zip(grad.split(1), normed.split(1), inverse_deviations, strict=True)
+        ]
+        return _joined(pieces)
+
+
+def _joined(samples: list[Tensor]) -> Tensor:
+    return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 
 class _Halve(torch.autograd.Function):
