@@ -218,7 +218,7 @@ def main() -> None:
         lines = [known[identity(job["labels"] | job)] for job in wanted]
     if not lines:
         parser.error(f"{given.out} holds no trainings yet; give --data")
-    if len({tuple(line[name] for name in LABELS[:-1]) for line in lines}) < len(lines):
+    if len({tuple(line[name] for name in LABELS[:4]) for line in lines}) < len(lines):
         parser.error(f"{given.out} holds trainings of several data sets or bases; give --data to say which")
     table = summary(pd.DataFrame(lines))
     print(json.dumps(table.to_dict("records")) if given.json else plain_table(table), end="\n" if given.json else "")
