@@ -156,13 +156,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     with swap:
         try:
             network = train(config, opened(job["data"]), device="cpu", report=lambda epoch: found.update(epoch.metrics))
-            found["seconds"] = time.process_time() - began
+            found["cpu_seconds"] = time.process_time() - began
             if job["fresh"] is not None:
                 (slices,) = unseen(network, opened(job["fresh"]), config).values()
                 found["ssim"] = float(np.mean(slices["ssim"]))
         except TrainingError as error:
             found = {"ssim": None, "error": str(error)}
-    kept = {name: found[name] for name in ("ssim", "seconds", "error") if name in found}
+    kept = {name: found[name] for name in ("ssim", "cpu_seconds", "error") if name in found}
     return {**job["labels"], "config": job["config"], **kept}
 
 
@@ -172,7 +172,8 @@ def summary(lines: pd.DataFrame) -> pd.DataFrame:
     problems = [f"{task} {n}" for task, n in lines[["task", "n"]].drop_duplicates().itertuples(index=False)]
     keyed = lines.assign(problem=lines["task"] + " " + lines["n"].astype(str))
     scores = keyed.pivot(index=["variant", "seed"], columns="problem", values="ssim").astype(float)
-    seconds = keyed.groupby("variant")["seconds"].mean()
+    # Lines of an earlier version have wall seconds instead.
+    seconds = keyed.groupby("variant")["cpu_seconds"].mean() if "cpu_seconds" in keyed else None
     rows = []
     for variant in dict.fromkeys(lines["variant"]):
         mine = scores.loc[variant]
@@ -183,7 +184,8 @@ def summary(lines: pd.DataFrame) -> pd.DataFrame:
             paired = (mine - scores.loc["base"])[problem].dropna()
             error = f" ± {paired.sem():.4f}" if len(paired) > 1 else ""
             row[f"{problem} minus base"] = f"{paired.mean():+.4f}{error}" if len(paired) else ""
-        row["CPU seconds"] = round(seconds[variant], 1)
+        if seconds is not None:
+            row["CPU seconds"] = round(seconds[variant], 1)
         rows.append(row)
     return pd.DataFrame(rows).astype(object).fillna("–")
 
