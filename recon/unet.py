@@ -36,7 +36,9 @@ def memory_format(image: Tensor) -> torch.memory_format:
     """The order of axes in memory in which the U-Net is fast on an image, (batch, channels, rows, columns).
 
     Convolutions are faster with the channels last, norms slower. On processors that pays from about 128 × 128 pixels
-    on, whatever the channels and batch.
+    on, whatever the channels and batch. PyTorch's norms then add up pixels one by one, so rounding is some three times
+    that of the other order (twelve untrained blocks at 160 × 160, against double precision: 2.8e-4 and 1.1e-4 of the
+    largest value; fastMRI's 9e-5).
     """
     large = image.shape[-2] * image.shape[-1] >= CHANNELS_LAST_PIXELS
     return torch.channels_last if large else torch.contiguous_format
