@@ -97,7 +97,8 @@ def confirm(
     trainer: Trainer = train_on_prepared,
     verbose: bool = False,
 ) -> Outcome:
-    """Retrain the leaders and the baselines at their N over seeds; what is done already is not done again.
+    """Retrain the leaders, what the space confirms beside them, and the baselines at their N over seeds; what is done
+    already is not done again.
 
     Args:
         study: its name.
@@ -121,6 +122,7 @@ def confirm(
         facts = data if isinstance(data, DataFacts) else DataFacts.of(data or opened.data)
         agree(opened, space, facts)
         points = [_point(record) for record in leaders(opened, top or space.confirm.top)]
+        points = list(dict.fromkeys([*points, *space.beside(point.scarce_slices for point in points)]))
         jobs = confirmations(space, points, _seeds(space, seeds or space.confirm.seeds), facts.slices)
         return run(driver, space, facts, jobs, 0, f"{study}, confirming", address, resources, trainer, verbose)
 

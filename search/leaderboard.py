@@ -33,6 +33,8 @@ from recon.files import replace_file
 from search.references import References
 from search.study import OpenStudy, Record, State
 
+ENOUGH = 5
+"""So many networks have a spread that z-scores can be of."""
 DEFINITION = "paper"
 """The metric definition (``recon.definitions.DEFINITIONS``) that trainings report and every table here shows."""
 
@@ -238,14 +240,14 @@ def _whole(frame: pd.DataFrame, tasks: tuple[str, ...]) -> pd.Series:
 
 
 def _add_z(frame: pd.DataFrame, tasks: tuple[str, ...], finished: pd.Series) -> None:
-    """Fill ``z`` and ``z/<task>`` of finished networks of all tasks."""
-    whole = _whole(frame, tasks) & finished
+    """Fill ``z`` and ``z/<task>`` of finished multi-task networks, where there are enough at that N for a spread."""
+    searched = _whole(frame, tasks) & finished & (frame["kind"] == "mtl")
     counts = frame["scarce_slices"].fillna(0)
     for task in tasks:
         ssim = frame[f"ssim/{task}"]
-        alike = ssim.where(whole & (frame["kind"] == "mtl")).groupby(counts)
-        spread = alike.transform("std")
-        frame[f"z/{task}"] = ((ssim - alike.transform("mean")) / spread.where(spread > 0)).where(whole)
+        alike = ssim.where(searched).groupby(counts)
+        spread = alike.transform("std").where(alike.transform("count") >= ENOUGH)
+        frame[f"z/{task}"] = ((ssim - alike.transform("mean")) / spread.where(spread > 0)).where(searched)
     frame["z"] = frame[[f"z/{task}" for task in tasks]].mean(axis=1, skipna=False)
 
 
@@ -348,6 +350,7 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     metrics = [name for name in frame.columns if name.split("/")[0] in ("ssim", "gain")]
     # Where all networks start alike, nobody asks.
     spared = {"init"} if "init" in frame.columns and frame["init"].nunique() < 2 else set()
+    spared |= {"z"} if "z" in frame.columns and frame["z"].isna().all() else set()
     # The error of the STL's mean alone is not a trial's; a mean over seeds has one of its own.
     errors = "ssim_se" in frame.columns
     # Ranks of each task beside the rank; weights where a weighting moves them.
@@ -362,7 +365,7 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         if value is None or pd.isna(value):
             return "–"
         if name in metrics:
-            number = f"{value:+.4f}" if name.startswith("gain") else f"{value:.4f}"
+            number = f"{value:+z.4f}" if name.startswith("gain") else f"{value:.4f}"
             error = row.get(_error_of(name)) if errors else None
             return number if error is None or pd.isna(error) else f"{number} ± {error:.4f}"
         form = {"z": "+.2f", "weight": ".3g", "seconds": ".0f"}.get(name.split("/")[0])

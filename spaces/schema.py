@@ -19,7 +19,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -247,7 +247,7 @@ class Objective(Config):
 
 
 class Known(Config):
-    """A configuration to try before the sampler chooses; without ``scarce_slices``, at every N."""
+    """A configuration that is chosen before anything ran; without ``scarce_slices``, at every N."""
 
     layout: str
     weighting: WeightingKind = "naive"
@@ -297,6 +297,9 @@ class Confirm(Config):
 
     top: int = Field(default=3, ge=1)
     seeds: int = Field(default=3, ge=1)
+    beside: tuple[Known, ...] = ()
+    """Configurations that are retrained beside the leaders, whatever they scored, at the leaders' N. Leaders alone are
+    alike; these say what the leaders are better than, and by how much."""
 
 
 class Row(Config):
@@ -522,8 +525,9 @@ class Space(Config):
         if "layout" in dimensions:
             for text in dimensions["layout"].values:  # type: ignore[union-attr]
                 _check_length(str(text), self.unroll.blocks, "layouts.choices")
-        for index, known in enumerate(self.try_first):
-            field = f"try_first[{index}]"
+        named = {f"try_first[{index}]": known for index, known in enumerate(self.try_first)}
+        named |= {f"confirm.beside[{index}]": known for index, known in enumerate(self.confirm.beside)}
+        for field, known in named.items():
             layout = _check_length(known.layout, self.unroll.blocks, f"{field}.layout")
             if known.weighting not in self.weightings:
                 raise ValueError(f"{field}.weighting is {known.weighting}, which is not among weightings")
@@ -667,8 +671,16 @@ class Space(Config):
 
     def known(self) -> list[Point]:
         """The configurations to try first, at every N where none is given; each once."""
+        return self._points(self.try_first)
+
+    def beside(self, counts: Iterable[int | None]) -> list[Point]:
+        """The configurations to confirm beside leaders of these N; each once."""
+        wanted = set(counts)
+        return [point for point in self._points(self.confirm.beside) if point.scarce_slices in wanted]
+
+    def _points(self, named: Iterable[Known]) -> list[Point]:
         found = {}
-        for known in self.try_first:
+        for known in named:
             extras = tuple(sorted(known.hyperparameters.items()))
             for count in (known.scarce_slices,) if known.scarce_slices is not None else self.scarce_counts:
                 point = Point(known.layout, known.weighting, count, extras, self.start.init)

@@ -363,7 +363,7 @@ def test_a_search_from_a_joint_network_is_confirmed_from_those_of_other_seeds_an
         baselines={"kinds": ["stl", "joint-tuned"], "seeds": 2},
         objective={"metric": "gain"},
         trials=4,
-        confirm={"top": 1, "seeds": 2},
+        confirm={"top": 1, "seeds": 2, "beside": [{"layout": "I4", "weighting": "naive"}]},
     )
     outcome = run(tmp_path, wanted)
     assert outcome.complaint is None
@@ -389,6 +389,11 @@ def test_a_search_from_a_joint_network_is_confirmed_from_those_of_other_seeds_an
     assert confirmed.complaint is None
     trained = fakes.log(tmp_path / "data")[before:]
     assert {(line["seed"], len(line["tasks"])) for line in trained} == {(1, 2), (2, 1), (2, 2)}
+    retrained = {record.layout: [] for record in leaders(confirmed.study, 1)} | {"I4": []}
+    for record in confirmed.study.referenced():
+        if record.kind == "mtl":
+            retrained[record.layout].append(record.seed)
+    assert all(sorted(seeds) == [1, 2] for seeds in retrained.values())
     records = {record.key: record for record in confirmed.study.referenced()}
     (one,) = picked(confirmed.study).ranking
     assert [record.seed for record in one.records] == [1, 2]

@@ -5,6 +5,7 @@ import json
 import math
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
@@ -13,7 +14,18 @@ from rich.console import Console
 from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from search.launch import launch
-from search.leaderboard import Choice, Format, columns, confirmed, leaderboard, objects, render, rich_table, write
+from search.leaderboard import (
+    ENOUGH,
+    Choice,
+    Format,
+    columns,
+    confirmed,
+    leaderboard,
+    objects,
+    render,
+    rich_table,
+    write,
+)
 from search.study import State, create_study, open_study
 from tests.search import fakes
 from tests.search.boards import confirmed_study, opened

@@ -641,6 +641,15 @@ def test_a_row_of_a_grid_may_have_a_recipe_of_its_own():
     assert space.label(()) is None
 
 
+def test_what_is_confirmed_beside_leaders_is_checked_as_known_configurations_are():
+    beside = [{"layout": "I12", "weighting": "naive"}]
+    space = parse_space(changed(confirm={"top": 1, "beside": beside}))
+    assert space.beside([12]) == [Point("I12", "naive", 12, (), space.start.init)]
+    assert space.beside([7]) == []
+    with pytest.raises(InputError, match=r"confirm\.beside\[0\]\.layout I3 has 3 blocks, where unroll\.blocks is 12"):
+        parse_space(changed(confirm={"beside": [{"layout": "I3"}]}))
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
