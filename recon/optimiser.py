@@ -138,8 +138,8 @@ def make_optimiser(config: TrainConfig, network: UnrolledNetwork, weighting: nn.
 
     With ``muon``, weights of convolutions are Muon's, all else (biases, step sizes, momenta) Adam's. So are the 1×1
     convolutions that end a U-Net: an output layer wants Adam (Jordan et al. 2024), and with ``zero_init`` the first
-    step should follow the size of the gradient (docs/benchmarks.md has what Muon there costs). What the weighting
-    learns is a group of its own, Adam's, whose rate is constant where the configuration gives it one.
+    step should follow the size of the gradient. What the weighting learns is a group of its own, Adam's, whose rate is
+    constant where the configuration gives it one.
     """
     method = "adamw" if config.optimiser == "adamw" else "adam"
     decay = 0.0 if config.optimiser == "adam" else config.weight_decay
