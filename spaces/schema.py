@@ -19,7 +19,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -428,10 +428,7 @@ class Space(Config):
     def _check_recipe(self, row: Row, field: str) -> None:
         known = _training_fields()
         for name, value in row.hyperparameters.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(sorted(known))}"
-                raise ValueError(f"{field}.hyperparameters.{name} is no field of a training{hint}")
+            _check_field(name, known, f"{field}.hyperparameters")
             if name.startswith("network.") and row.init != "random":
                 raise ValueError(
                     f"{field}.hyperparameters.{name} changes the network, where the row starts from trained weights "
@@ -446,10 +443,7 @@ class Space(Config):
     def _hyperparameters_exist(self) -> Space:
         known = _training_fields()
         for name, hyperparameter in self.hyperparameters.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(sorted(known))}"
-                raise ValueError(f"hyperparameters.{name} is no field of a training{hint}")
+            _check_field(name, known, "hyperparameters")
             weighting = _CONDITIONAL.get(name)
             if weighting is not None and weighting not in self.weightings:
                 raise ValueError(f"hyperparameters.{name} belongs to {weighting}, which is not among weightings")
@@ -469,10 +463,7 @@ class Space(Config):
         given = self.baselines.hyperparameters
         known = [name for name in _training_fields() if not name.startswith("weighting.")]
         for name, values in given.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(sorted(known))}"
-                raise ValueError(f"baselines.hyperparameters.{name} is no field of a baseline's training{hint}")
+            _check_field(name, known, "baselines.hyperparameters", "a baseline's training")
             for value in values:
                 try:
                     self._config(self.tasks, "I", "naive", {}, 0, {name: value})
@@ -879,6 +870,14 @@ def _check_length(text: str, blocks: int, field: str) -> Layout:
     if len(layout) != blocks:
         raise ValueError(f"{field} {text} has {len(layout)} blocks, where unroll.blocks is {blocks}")
     return layout
+
+
+def _check_field(name: str, known: Collection[str], where: str, of: str = "a training") -> None:
+    """Raise ValueError for a name that is no field, with the nearest that is."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; the fields are {', '.join(sorted(known))}"
+        raise ValueError(f"{where}.{name} is no field of {of}{hint}")
 
 
 def _training_fields() -> dict[str, type]:
