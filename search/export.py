@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from recon import bundle
+from recon.config import TrainConfig
 from recon.definitions import DEFINITIONS
 from recon.errors import InputError
 from recon.layout import Layout
@@ -118,6 +119,18 @@ def _start(study: OpenStudy, record: Record) -> str:
     return "" if start is None or record.kind == "joint" else f"- started from {start}, with the same seed\n"
 
 
+def _first_steps(config: TrainConfig) -> str:
+    steps = config.network.sense_steps
+    return f" after {steps} SENSE steps without a U-Net" if steps else ""
+
+
+def _rates(config: TrainConfig) -> str:
+    """The optimiser with its rates."""
+    if config.optimiser == "muon":
+        return f"Muon {config.muon_learning_rate:g} on convolutions, Adam {config.learning_rate:g} on the rest"
+    return f"{'AdamW' if config.optimiser == 'adamw' else 'Adam'} {config.learning_rate:g}"
+
+
 def card(study: OpenStudy, record: Record, why: str) -> str:
     """The bundle's card, in Markdown."""
     config = record.config
@@ -135,13 +148,13 @@ def card(study: OpenStudy, record: Record, why: str) -> str:
         "## What it is\n",
         f"An unrolled network of {len(Layout.parse(config.network.layout))} blocks (I shared, Y shared encoder with a "
         f"decoder a task, V private to a task), U-Nets with {config.network.channels} channels first "
-        f"and {config.network.pools} times pooled, "
-        f"data consistency on the {config.network.consistency}; {record.parameters} parameters. "
+        f"and {config.network.pools} times pooled, {config.network.consistency} data consistency"
+        f"{_first_steps(config)}; {record.parameters} parameters. "
         "`tasks/` holds one network a task with only the path that it uses.\n",
         "## How it was trained\n",
         f"- study `{study.name}`, trial {record.name} ({record.kind}, {record.stage}), seed {record.seed}\n"
         f"- training slices: {slices}, cut by {config.cut}; {config.weighting.kind} weighting; {record.epochs} epochs, "
-        f"batch {config.batch_size}, learning rate {config.learning_rate:g} ({config.schedule})\n"
+        f"batch {config.batch_size}, {_rates(config)} ({config.schedule})\n"
         f"{_start(study, record)}"
         f"- data hash `{record.data_hash}`, code {record.code_version}\n",
         "## Validation\n",

@@ -12,7 +12,7 @@ from recon.errors import InputError
 from recon.reconstruct import remembered_options
 from recon.training import load_network
 from search.confirm import picked
-from search.export import best, export, named
+from search.export import best, card, export, named
 from search.launch import DataFacts, launch
 from search.study import State
 from tests.recon.networks import a_batch, output
@@ -138,3 +138,13 @@ def test_a_bundle_remembers_how_its_data_were_prepared(exported, prepared):
     assert remembered_options(loaded) == PrepareOptions(calibration_width=16)
     assert DataFacts.of(prepared).prepared == PreparedData(prepared).options.model_dump(mode="json")
     assert remembered_options(bundle.Bundle(loaded.network, loaded.config)) == PrepareOptions()
+
+
+def test_the_card_says_how_the_network_begins_and_what_steps_it(study, exported):
+    config = exported.record.config
+    assert f"Adam {config.learning_rate:g} ({config.schedule})" in card(study, exported.record, "")
+    network = config.network.model_copy(update={"sense_steps": 7, "consistency": "accelerated"})
+    changed = config.model_copy(update={"optimiser": "muon", "muon_learning_rate": 0.01, "network": network})
+    text = card(study, dataclasses.replace(exported.record, config=changed), "")
+    assert "accelerated data consistency after 7 SENSE steps without a U-Net" in text
+    assert f"Muon 0.01 on convolutions, Adam {config.learning_rate:g} on the rest" in text
