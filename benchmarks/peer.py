@@ -4,10 +4,10 @@
     python -m benchmarks.peer spaces/paper-small.yaml --data PREPARED --out runs/paper/test --json
 
 Single-task networks of as many blocks, channels and poolings, on the same slices in the same order with the same masks,
-coil maps, loss, optimiser, schedule and epochs; for each task, N and seed of the grid. What is theirs: the blocks, how
-they start, and the learning rate, which is chosen for them on validation first. Then each is tested as
-``splitpoint test --study`` tests, and stands in ``peer.csv.gz`` beside ``trials.csv.gz``, where ``splitpoint report``
-finds it. An interrupted run goes on. Needs ``fastmri``, which ``make test`` installs.
+coil maps, SENSE start, loss, optimiser, schedule and epochs; for each task, N and seed of the grid. What is theirs: the
+blocks, how their weights start, and the learning rate, which is chosen for them on validation first. Then each is
+tested as ``splitpoint test --study`` tests, and stands in ``peer.csv.gz`` beside ``trials.csv.gz``, where ``splitpoint
+report`` finds it. An interrupted run goes on. Needs ``fastmri``, which ``make test`` installs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from recon.evaluation import Method, evaluate
 from recon.files import replace_file
 from recon.layout import Layout
 from recon.masks import Mask
+from recon.optimiser import make_optimiser
 from recon.training import complex_l1, make_schedule, seeded
 from search.leaderboard import plain_table
 from search.parallel import side_by_side
@@ -121,9 +122,12 @@ def train(job: Job) -> FastMRIChain | None:
     loader = Loader(opened(job.data, False), config)
     with seeded(config.seed):
         network = FastMRIChain.fresh(
-            len(Layout.parse(config.network.layout)), config.network.channels, config.network.pools
+            len(Layout.parse(config.network.layout)),
+            config.network.channels,
+            config.network.pools,
+            config.network.sense_steps,
         )
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    optimiser = make_optimiser(config, network)
     schedule = make_schedule(config, optimiser, loader.steps_per_epoch)
     for epoch in range(1, config.epochs + 1):
         for batch in loader.training_batches(epoch):
@@ -196,7 +200,11 @@ def jobs(space: Space, data: Path, rate: float, counts: Iterable[int], seeds: It
     for seed in seeds:
         for task in space.tasks:
             for count in counts if task == space.scarce.task else (None,):
-                config = space.reference_config("stl", task, count, seed).model_copy(update={"learning_rate": rate})
+                config = space.reference_config("stl", task, count, seed)
+                rates = {"learning_rate": rate}
+                if config.optimiser == "muon":  # whose rate goes with Adam's
+                    rates["muon_learning_rate"] = config.muon_learning_rate * rate / config.learning_rate
+                config = config.model_copy(update=rates)
                 found.append(Job(config, data, count, test))
     return found
 

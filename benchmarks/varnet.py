@@ -13,21 +13,28 @@ import torch
 from fastmri.models.varnet import NormUnet, VarNetBlock
 from torch import Tensor, nn
 
-from recon.unrolled import Block, UnrolledNetwork
+from recon.operators import Sense
+from recon.unrolled import Block, UnrolledNetwork, sense_start
 from tests.recon.fastmri_weights import norm_unet_state
 
 
 class FastMRIChain(nn.Module):
-    """fastMRI's blocks, and its SENSE combination."""
+    """fastMRI's blocks, and its SENSE combination.
 
-    def __init__(self, blocks: Iterable[VarNetBlock]) -> None:
+    Args:
+        blocks: in their order.
+        sense_steps: of our SENSE start, whose k-space the first block takes over in place of the acquired one.
+    """
+
+    def __init__(self, blocks: Iterable[VarNetBlock], sense_steps: int = 0) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
+        self.sense_steps = sense_steps
 
     @classmethod
-    def fresh(cls, blocks: int, channels: int, pools: int) -> Self:
+    def fresh(cls, blocks: int, channels: int, pools: int, sense_steps: int = 0) -> Self:
         """Blocks as fastMRI starts them, drawn from torch's generator."""
-        return cls(VarNetBlock(NormUnet(channels, pools)) for _ in range(blocks))
+        return cls((VarNetBlock(NormUnet(channels, pools)) for _ in range(blocks)), sense_steps)
 
     @classmethod
     def like(cls, network: UnrolledNetwork) -> Self:
@@ -39,7 +46,7 @@ class FastMRIChain(nn.Module):
             theirs = VarNetBlock(NormUnet(network.config.channels, network.config.pools))
             theirs.model.load_state_dict(norm_unet_state(encoder, decoder))
             found.append(theirs)
-        return cls(found)
+        return cls(found, network.config.sense_steps)
 
     def forward(self, kspace: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
         """Masked centred k-space to the image.
@@ -52,8 +59,14 @@ class FastMRIChain(nn.Module):
         Returns:
             (batch, rows, columns), complex.
         """
-        current = kspace.clone()
+        current = self._start(kspace, mask, maps) if self.sense_steps else kspace.clone()
         for block in self.blocks:
             current = block(current, kspace, mask, maps)
         combined = fastmri.complex_mul(fastmri.ifft2c(current), fastmri.complex_conj(maps)).sum(dim=1)
         return torch.view_as_complex(combined)
+
+    @torch.no_grad()
+    def _start(self, kspace: Tensor, mask: Tensor, maps: Tensor) -> Tensor:
+        operator = Sense(torch.view_as_complex(maps.contiguous()), mask[..., 0])
+        image = sense_start(operator, torch.view_as_complex(kspace.contiguous()), self.sense_steps).x
+        return self.blocks[0].sens_expand(torch.view_as_real(image)[:, None], maps)

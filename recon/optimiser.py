@@ -20,7 +20,6 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 from recon.config import TrainConfig
-from recon.unrolled import UnrolledNetwork
 
 BETAS = (0.9, 0.999)
 """Of Adam (its authors')."""
@@ -133,8 +132,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def make_optimiser(config: TrainConfig, network: UnrolledNetwork, weighting: nn.Module) -> GroupedOptimiser:
-    """The optimiser that a configuration means, over a network and what its weighting learns.
+def make_optimiser(config: TrainConfig, network: nn.Module, weighting: nn.Module | None = None) -> GroupedOptimiser:
+    """The optimiser that a configuration means, over a network of U-Nets and what its weighting learns.
 
     With ``muon``, weights of convolutions are Muon's, all else (biases, step sizes, momenta) Adam's. So are the 1×1
     convolutions that end a U-Net: an output layer wants Adam (Jordan et al. 2024), and with ``zero_init`` the first
@@ -165,7 +164,7 @@ def make_optimiser(config: TrainConfig, network: UnrolledNetwork, weighting: nn.
             "weight_decay": decay if method == "adamw" else 0.0,
         },
         {
-            "params": list(weighting.parameters()),
+            "params": list(weighting.parameters()) if weighting is not None else [],
             "method": "adam",
             "lr": config.learning_rate,
             "constant_rate": config.weighting.log_variance_learning_rate,

@@ -202,22 +202,14 @@ class UnrolledNetwork(nn.Module):
                 state = block(state, operator, number, run)
         return state.x
 
-    @torch.no_grad()
     def _start(self, operator: Cartesian, kspace: Tensor) -> State:
         """What the first block takes over: the zero-filled image, or a SENSE reconstruction."""
-        x = operator.adjoint(kspace)
-        zero = torch.zeros_like(x)
         if self.config.consistency == "k-space" and not self.config.sense_steps:
+            with torch.no_grad():
+                x = operator.adjoint(kspace)
+            zero = torch.zeros_like(x)
             return State(x, zero, zero, zero)
-        v, dx, dv = operator.normal(x) - x, zero, zero.clone()
-        for number in range(self.config.sense_steps):
-            beta = nesterov(number)
-            step = torch.add(v, dv, alpha=beta)
-            dx.mul_(beta).sub_(step)
-            dv.mul_(beta).sub_(operator.normal(step))
-            x += dx
-            v += dv
-        return State(x, v, dx, dv)
+        return sense_start(operator, kspace, self.config.sense_steps)
 
     def for_task(self, task: str) -> UnrolledNetwork:
         """The path that one task uses, as a network of that task alone (layout all I: a single-task network).
@@ -262,6 +254,27 @@ class UnrolledNetwork(nn.Module):
         if task not in self.tasks:
             raise InputError(f"the network knows the tasks {', '.join(self.tasks)}; found {task!r}")
         return self.tasks.index(task)
+
+
+@torch.no_grad()
+def sense_start(operator: Cartesian, kspace: Tensor, steps: int) -> State:
+    """So many accelerated gradient steps on the data term ½‖A x − k‖², from the zero-filled image Aᴴk.
+
+    Args:
+        operator: A, of step size 1 at most (Σ|s|² ≤ 1 and orthonormal transforms).
+        kspace: (batch, coils, rows, columns), masked, in the operator's space.
+        steps: with momenta k / (k + 3) (Beck and Teboulle 2009).
+    """
+    x = operator.adjoint(kspace)
+    v, dx, dv = operator.normal(x) - x, torch.zeros_like(x), torch.zeros_like(x)
+    for number in range(steps):
+        beta = nesterov(number)
+        step = torch.add(v, dv, alpha=beta)
+        dx.mul_(beta).sub_(step)
+        dv.mul_(beta).sub_(operator.normal(step))
+        x += dx
+        v += dv
+    return State(x, v, dx, dv)
 
 
 def nesterov(number: int) -> float:

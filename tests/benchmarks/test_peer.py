@@ -1,6 +1,7 @@
 """The peer sees what our networks see, and its rows stand where a report looks for them."""
 
 import pandas as pd
+import pytest
 import torch
 
 from benchmarks import peer
@@ -39,6 +40,13 @@ def test_the_peer_is_trained_on_the_images_masks_and_order_of_our_networks(prepa
             theirs = Sense(maps[None], mask).adjoint((kspace * mask)[None])[0]
             torch.testing.assert_close(theirs, ours[place], rtol=0, atol=1e-5)
             torch.testing.assert_close(target, batch.target[place])
+
+
+def test_muons_rate_goes_with_the_peers(prepared):
+    wanted, _ = small(prepared)
+    training = wanted.training.model_copy(update={"optimiser": "muon", "muon_learning_rate": 0.01})
+    (job, *_) = peer.jobs(wanted.model_copy(update={"training": training}), prepared, 6e-4, [2], [0], True)
+    assert job.config.muon_learning_rate / 0.01 == pytest.approx(job.config.learning_rate / training.learning_rate)
 
 
 def test_a_peers_rows_have_every_test_slice_of_its_task(prepared):

@@ -341,6 +341,21 @@ def test_an_empty_slice_gives_an_empty_image_and_finite_gradients():
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("steps", [0, 5])
+def test_after_a_sense_start_the_blocks_are_still_fastmris(steps):
+    varnet = pytest.importorskip("benchmarks.varnet", reason="fastmri is not installed")
+    torch.manual_seed(0)
+    config = NetworkConfig(layout="I3", channels=4, pools=2, zero_init=False, sense_steps=steps)
+    net = UnrolledNetwork(config, ["PDw"]).double()
+    kspace, maps, keep, target = problem()
+    # Where Σ|s|² is 0 or 1, the SENSE combination of an image's coils is the image.
+    theirs = varnet.FastMRIChain.like(net).double()
+    with torch.no_grad():
+        ours = net(batch_of(kspace, maps, keep, target), "PDw")
+        expected = theirs(torch.view_as_real(kspace), keep[..., None], torch.view_as_real(maps))
+    assert (ours - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
 def untrained(layout, sense_steps, consistency="accelerated"):
     torch.manual_seed(0)
     config = NetworkConfig(layout=layout, channels=2, pools=1, consistency=consistency, sense_steps=sense_steps)
