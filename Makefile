@@ -32,7 +32,7 @@ PREPARED := $(QUICK)/data/prepared
 SPLITPOINT := $(BIN)/splitpoint
 
 $(RAW)/complete: $(VENV)/installed
-	$(SPLITPOINT) simulate $(RAW) --train 14 --val 12 --test 20 --matrix 48 --slices 2 --coils 4 --snr 20
+	$(SPLITPOINT) simulate $(RAW) --train 14 --val 12 --test 20 --matrix 56 --slices 2 --coils 4 --snr 20
 	touch $@
 
 quickstart: $(RAW)/complete  ## simulated knees to a tested bundle; at most 10 minutes on two cores
