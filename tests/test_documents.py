@@ -1,11 +1,13 @@
 """Documents say what their commands say: the tables of docs/paper.md come out of the results that lie beside it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import peer
+from benchmarks import noise, peer
 from recon.stored import read_json
+from search.noise import short, summary
 from search.report.compare import Comparison
 from search.report.tables import legend, tables, write
 from search.results import read_results
@@ -42,3 +44,12 @@ def test_the_peers_learning_rate_was_the_best_on_validation_of_those_tried():
     expected = peer.jobs(space, DOCS, best, [3, 10, 24, 48], space.grid_seeds(), True)
     table = read_results(DOCS / "paper").table
     assert set(table.loc[table["kind"] == "fastmri", "trial"]) == {job.name for job in expected}
+
+
+def test_the_table_of_what_a_trial_says_is_that_of_its_stored_trainings():
+    lines = [json.loads(line) for line in (DOCS / "noise.jsonl").read_text(encoding="utf-8").splitlines()]
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    for where, table in noise.tables(lines).items():
+        for row in summary(table).to_dict("records"):
+            numbers = (short(row["layout"]), short(row["residual"]), f"{row['F']:.1f}")
+            assert f"| {where} | {row['value']} | {numbers[0]} | {numbers[1]} | {numbers[2]} (" in text
