@@ -7,6 +7,7 @@ sentence. Heavy imports stand inside the commands, so that ``--help`` answers at
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -670,6 +671,8 @@ def run_test(
     shown = result.summary[result.summary["definition"] == "paper"]
     names = ["task", "method", "volumes", "slices", "ssim_mean", "ssim_std", "psnr_mean", "nrmse_mean"]
     sys.stdout.write(plain_table(shown[names].round(4)))
+    for line in against_classical(result.slices):
+        talk.print(line)
     if shown["method"].eq(TRUTH).any():
         talk.print(TRUTH_IS)
     for kind, suffix in (("tables", ".csv"), ("pictures", ".png")):
@@ -727,6 +730,20 @@ def reconstruct(
             step(done, len(files))
     if failed:
         raise typer.Exit(complain(f"{failed} of {len(files)} files were left out", 1))
+
+
+def against_classical(slices: pd.DataFrame) -> Iterator[str]:
+    """The network's SSIM minus the ℓ1-wavelet's for each task, paired by slice, with an interval over volumes."""
+    from recon.final_test import L1_WAVELET, NETWORK
+    from search.report.compare import difference
+
+    paper = slices[slices["definition"] == "paper"]
+    for task, rows in paper.groupby("task", sort=False):
+        ssim = rows.pivot(index=["volume", "slice"], columns="method", values="ssim")
+        if L1_WAVELET in ssim:
+            found = difference(ssim[NETWORK] - ssim[L1_WAVELET])
+            interval = "" if math.isnan(found.low) else f" [{found.low:+.4f}, {found.high:+.4f}]"
+            yield f"{task}: {NETWORK} minus {L1_WAVELET} {found.mean:+.4f}{interval}, 95 % bootstrap over volumes"
 
 
 def test_networks(

@@ -381,3 +381,32 @@ def test_ctrl_c_is_one_line_and_exit_code_130(splitpoint, monkeypatch, arguments
 
     monkeypatch.setattr(place, interrupt)
     assert splitpoint(*arguments) == (130, "", f"splitpoint: interrupted{more}\n")
+
+
+def test_a_final_test_says_how_far_the_network_lies_from_the_wavelet():
+    rng = np.random.default_rng(0)
+    keys = [(f"v{volume}", number) for volume in range(12) for number in range(3)]
+    rows = [
+        {"task": task, "volume": volume, "slice": number, "method": method, "definition": definition, "ssim": value}
+        for task, gap in (("PDw", 0.03), ("PDw-FS", 0.0))
+        for volume, number in keys
+        for definition, scale in (("paper", 1.0), ("volume", 9.0))
+        for base in [rng.normal(0.7, 0.05)]
+        for method, value in (
+            ("zero-filled", 0.1),
+            ("l1-wavelet", scale * base),
+            ("network", scale * (base + gap + rng.normal(0, 0.01))),
+        )
+    ]
+    lines = list(cli.against_classical(pd.DataFrame(rows)))
+    found = [
+        re.fullmatch(r"(PDw\S*): network minus l1-wavelet (\S+) \[(\S+), (\S+)\], 95 % .* volumes", line)
+        for line in lines
+    ]
+    assert [match[1] for match in found] == ["PDw", "PDw-FS"]
+    (mean, low, high), (_, below, above) = ([float(match[place]) for place in (2, 3, 4)] for match in found)
+    assert low < mean < high
+    assert low > 0.02
+    assert below < 0 < above
+    without = pd.DataFrame(rows).query("method != 'l1-wavelet'")
+    assert list(cli.against_classical(without)) == []
