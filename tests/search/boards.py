@@ -17,7 +17,7 @@ from recon.config import TrainConfig
 from recon.training import save_checkpoint, seeded
 from recon.unrolled import UnrolledNetwork
 from search.confirm import confirm
-from search.launch import launch
+from search.launch import Resources, launch
 from search.study import OpenStudy, open_study
 from tests.search import fakes
 from tests.search.conftest import facts, space, steer
@@ -103,8 +103,10 @@ def _make(factory: pytest.TempPathFactory) -> Path:
         confirm={"top": 2, "seeds": 2},
     )
     runs = folder / "runs"
-    launch(wanted, facts(folder / "data"), NAME, runs_dir=runs, trainer=train)
-    outcome = confirm(NAME, data=facts(folder / "data"), runs_dir=runs, trainer=train)
+    # One trial at a time: which ones are stopped, and so which lead, depends on the order in which they report.
+    alone = Resources(max_concurrent=1)
+    launch(wanted, facts(folder / "data"), NAME, runs_dir=runs, trainer=train, resources=alone)
+    outcome = confirm(NAME, data=facts(folder / "data"), runs_dir=runs, trainer=train, resources=alone)
     assert outcome.complaint is None
     return runs
 

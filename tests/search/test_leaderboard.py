@@ -179,7 +179,8 @@ def test_rows_are_sorted_by_any_column_best_first(study):
     rising_ones = (("nrmse/PDw", True), ("rank/PDw", True))
     for name, rising in (("ssim/PDw-FS", False), ("psnr/PDw", False), ("z", False), *rising_ones):
         ranked = leaderboard(study, Choice(sort=name)).dropna(subset="rank")
-        values = ranked[name]
+        values = ranked[name].dropna()  # too few networks of an N have no z
+        assert len(values) > 3
         assert values.is_monotonic_increasing if rising else values.is_monotonic_decreasing
     pd.testing.assert_frame_equal(leaderboard(study, Choice(sort="rank")), leaderboard(study))
 
