@@ -95,6 +95,8 @@ class Ledger:
         if continues is not None:
             attributes["continues"] = continues.number
         if continues is not None and resumed:
+            # Until it has a checkpoint of its own, it would go on from that one again.
+            attributes |= {"checkpoint": continues.checkpoint, CHECKPOINT_EPOCH: continues.checkpoint_epoch}
             epochs = {epoch for epoch in continues.history if epoch <= continues.checkpoint_epoch}
             for epoch in sorted(epochs):
                 attributes[f"{EPOCH}{epoch}"] = continues.history[epoch]
