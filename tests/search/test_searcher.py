@@ -394,28 +394,8 @@ def test_trials_whose_stl_failed_are_left_out_and_the_others_run(tmp_path):
     assert stl_key(wanted, "PDw-FS", 12, 0) in tune.search.blocked
 
 
-def test_a_trial_interrupted_again_before_its_own_checkpoint_goes_on_from_the_one_it_inherited(tmp_path):
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
-    tune = Tune(tmp_path, space())
-    trial_id, _ = tune.next()
-    for epoch, value in ((1, 0.1), (2, 0.2)):
-        tune.report(trial_id, epoch, value)
-    tune.search.note_checkpoint(trial_id, str(checkpoint))
-
-    second = Tune(tmp_path, space())
-    trial_id, _ = second.next()
-    second.report(trial_id, 3, 0.3)  # its checkpoint was never written
-
-    third = Tune(tmp_path, space())
-    _, job = third.next()
-    assert (job.resume, job.root) == (str(checkpoint), 0)
-    record = third.study.searched()[2]
-    assert (record.continues, record.values) == (1, {1: 0.1, 2: 0.2})
-    assert (record.checkpoint, record.checkpoint_epoch) == (str(checkpoint), 2)
-
-
-def test_orphans_are_closed_and_continued_from_their_checkpoint_with_their_epochs(tmp_path):
+def two_epochs_and_a_checkpoint(tmp_path):
+    """A search whose first trial has two epochs and a checkpoint: (search, trial, job, checkpoint)."""
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     tune = Tune(tmp_path, space())
@@ -423,6 +403,26 @@ def test_orphans_are_closed_and_continued_from_their_checkpoint_with_their_epoch
     for epoch, value in ((1, 0.1), (2, 0.2)):
         tune.report(trial_id, epoch, value)
     tune.search.note_checkpoint(trial_id, str(checkpoint))
+    return tune, trial_id, job, str(checkpoint)
+
+
+def test_a_trial_interrupted_again_before_its_own_checkpoint_goes_on_from_the_one_it_inherited(tmp_path):
+    *_, checkpoint = two_epochs_and_a_checkpoint(tmp_path)
+
+    second = Tune(tmp_path, space())
+    trial_id, _ = second.next()
+    second.report(trial_id, 3, 0.3)  # its checkpoint was never written
+
+    third = Tune(tmp_path, space())
+    _, job = third.next()
+    assert (job.resume, job.root) == (checkpoint, 0)
+    record = third.study.searched()[2]
+    assert (record.continues, record.values) == (1, {1: 0.1, 2: 0.2})
+    assert (record.checkpoint, record.checkpoint_epoch) == (checkpoint, 2)
+
+
+def test_orphans_are_closed_and_continued_from_their_checkpoint_with_their_epochs(tmp_path):
+    tune, trial_id, job, checkpoint = two_epochs_and_a_checkpoint(tmp_path)
     tune.report(trial_id, 3, 0.3)  # its checkpoint was never written
 
     again = Tune(tmp_path, space())
@@ -430,7 +430,7 @@ def test_orphans_are_closed_and_continued_from_their_checkpoint_with_their_epoch
     assert (old.state, old.closed, old.error) == (State.FAIL, "interrupted", None)
     trial_id, next_job = again.next()
     assert next_job.config == job.config
-    assert (next_job.resume, next_job.root) == (str(checkpoint), 0)
+    assert (next_job.resume, next_job.root) == (checkpoint, 0)
     record = again.study.searched()[1]
     assert (record.continues, record.values) == (0, {1: 0.1, 2: 0.2})
     for epoch in range(3, 7):
