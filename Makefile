@@ -58,7 +58,7 @@ PAPER := $(RUNS)/paper
 KNEES := $(PAPER)/data
 
 $(KNEES)/raw/complete: $(VENV)/installed
-	$(SPLITPOINT) simulate $(KNEES)/raw --train 12 --val 3 --test 8 --matrix 56 --slices 4 --coils 8 --snr 30 --seed 0
+	$(SPLITPOINT) simulate $(KNEES)/raw --train 16 --val 6 --test 20 --matrix 56 --slices 2 --coils 6 --snr 20 --seed 0
 	touch $@
 
 paper: $(KNEES)/raw/complete $(VENV)/installed-dev  ## the paper's tables and figures at small scale; two hours on two cores
