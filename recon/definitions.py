@@ -1,4 +1,5 @@
-"""What the metrics' definitions are called, and what each means: words alone, for tables and files.
+"""What the metrics' definitions and the untrained methods are called, and what each means: words alone, for tables and
+files.
 
 The same pair of images has many SSIMs, so a number carries the name of its definition and a table the sentence. They
 are computed in ``recon.metrics``; whoever only shows numbers needs no torch.
@@ -21,3 +22,6 @@ DEFINITIONS: dict[str, str] = {
     ),
 }
 """What each name means, in one sentence for tables and files."""
+
+ZERO_FILLED, L1_WAVELET = "zero-filled", "l1-wavelet"
+"""Methods that need no training: Aᴴ of the kept lines; sigpy's ℓ1-wavelet SENSE, its λ tuned on validation."""

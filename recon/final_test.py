@@ -17,7 +17,7 @@ import torch
 
 from recon.bundle import Bundle, slugs
 from recon.data.prepared import TRUTH, TRUTH_IS, PreparedData
-from recon.definitions import DEFINITIONS
+from recon.definitions import DEFINITIONS, L1_WAVELET, ZERO_FILLED
 from recon.errors import InputError
 from recon.evaluation import (
     METRICS,
@@ -34,7 +34,7 @@ from recon.evaluation import (
 from recon.files import replace_file
 from recon.pictures import Column, draw_columns
 
-ZERO_FILLED, L1_WAVELET, NETWORK = "zero-filled", "l1-wavelet", "network"
+NETWORK = "network"
 
 
 @dataclass(frozen=True)

@@ -580,9 +580,9 @@ def report(
 ) -> None:
     """Report a study: tables and figures in the paper's form.
 
-    Means over seeds with standard errors, and paired differences from STL and transfer with 95 % bootstrap intervals
-    over test volumes; ▼ is negative transfer. Needs `splitpoint test --study` first. A folder that holds trials.json
-    and tables (RUNS_DIR/STUDY/test, or a copy of it) is all that it takes.
+    Means over seeds with standard errors, and paired differences from STL, transfer and others with 95 % intervals over
+    seeds and test volumes; ▼ is negative transfer. Needs `splitpoint test --study` first. A folder that holds
+    trials.json and tables (RUNS_DIR/STUDY/test, or a copy of it) is all that it takes.
 
     Example: splitpoint report paper --tables --format markdown --figures figures
     """
@@ -734,16 +734,17 @@ def reconstruct(
 
 def against_classical(slices: pd.DataFrame) -> Iterator[str]:
     """The network's SSIM minus the ℓ1-wavelet's for each task, paired by slice, with an interval over volumes."""
-    from recon.final_test import L1_WAVELET, NETWORK
+    from recon.definitions import L1_WAVELET
+    from recon.final_test import NETWORK
     from search.report.compare import difference
 
     paper = slices[slices["definition"] == "paper"]
     for task, rows in paper.groupby("task", sort=False):
         ssim = rows.pivot(index=["volume", "slice"], columns="method", values="ssim")
         if L1_WAVELET in ssim:
-            found = difference(ssim[NETWORK] - ssim[L1_WAVELET])
+            found = difference((ssim[NETWORK] - ssim[L1_WAVELET]).to_frame())
             interval = "" if math.isnan(found.low) else f" [{found.low:+.4f}, {found.high:+.4f}]"
-            yield f"{task}: {NETWORK} minus {L1_WAVELET} {found.mean:+.4f}{interval}, 95 % bootstrap over volumes"
+            yield f"{task}: {NETWORK} minus {L1_WAVELET} {found.mean:+.4f}{interval}, 95 % over volumes"
 
 
 def test_networks(

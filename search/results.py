@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from recon.config import Config, MaskConfig
 from recon.data.prepared import TRUTH
+from recon.definitions import L1_WAVELET, ZERO_FILLED
 from recon.errors import InputError
 from recon.files import replace_file
 from recon.stored import read_json
@@ -34,10 +35,8 @@ DEFINITION = "paper"
 KEYS = ["trial", "kind", "layout", "weighting", "init", "hyperparameters", "scarce_slices", "seed"]
 """What names a tested network; ``hyperparameters`` are those that were searched, such as ``learning_rate=0.001``."""
 COLUMNS = [*KEYS, "task", "volume", "slice", "ssim", "psnr", "nrmse", "validation", "weights"]
-ZERO_FILLED = "zero-filled"
-"""The kind of the lines of the zero-filled image, and the name of their images."""
-UNTRAINED = (ZERO_FILLED, TRUTH)
-"""Kinds of lines that no network made: they have neither N nor seed, and are compared with nothing."""
+UNTRAINED = (ZERO_FILLED, L1_WAVELET, TRUTH)
+"""Kinds of lines that no network made, and the names of their images: they have neither N nor seed."""
 REFERENCE = "reference"
 """The name of the images that all are measured against."""
 

@@ -16,11 +16,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recon.config import MaskConfig
+from recon.config import MaskConfig, MasksConfig
 from recon.data.prepared import TRUTH, PreparedData
-from recon.definitions import DEFINITIONS
+from recon.definitions import DEFINITIONS, L1_WAVELET, ZERO_FILLED
 from recon.errors import InputError
-from recon.evaluation import Method, evaluate, network_method, noise_free_truth, zero_filled
+from recon.evaluation import (
+    Method,
+    evaluate,
+    l1_wavelet,
+    network_method,
+    noise_free_truth,
+    tune_l1_wavelet,
+    zero_filled,
+)
 from recon.training import CHECKPOINT, load_network
 from search.results import (
     COLUMNS,
@@ -28,7 +36,6 @@ from search.results import (
     KEYS,
     REFERENCE,
     TABLE,
-    ZERO_FILLED,
     About,
     Counts,
     Images,
@@ -42,8 +49,18 @@ from search.results import (
 from search.study import OpenStudy, Record
 from spaces.schema import Space
 
-UNTRAINED_METHODS: Mapping[str, Method] = {ZERO_FILLED: zero_filled, TRUTH: noise_free_truth}
-"""What makes the images that no network makes, by kind."""
+
+def tuned_wavelet(data: PreparedData, task: str, mask: MaskConfig) -> Method:
+    """The ℓ1-wavelet, λ tuned on the task's validation slices under this mask."""
+    return l1_wavelet(tune_l1_wavelet(data, task, mask).regularisation)
+
+
+UNTRAINED_METHODS: Mapping[str, Callable[[PreparedData, str, MaskConfig], Method]] = {
+    ZERO_FILLED: lambda data, task, mask: zero_filled,
+    L1_WAVELET: tuned_wavelet,
+    TRUTH: lambda data, task, mask: noise_free_truth,
+}
+"""What makes the images that no network makes, by kind: of the data, a task and the mask of validation."""
 
 
 class TrialTest(NamedTuple):
@@ -69,8 +86,8 @@ class Job:
     weights: str
     """Identity of the checkpoint's content."""
     data: Path
-    mask: str
-    """The test mask's configuration, as JSON."""
+    masks: str
+    """The masks' configuration, as JSON."""
     device: str
 
     @property
@@ -156,7 +173,7 @@ def study_test(
 
 def _about(study: OpenStudy, records: Sequence[Record], data: PreparedData) -> About:
     space = study.space
-    mask = _mask(records)
+    mask = records[0].config.masks.test
     index = data.index
     epochs: dict[str, set[int]] = {}
     for one in records:
@@ -179,10 +196,6 @@ def _about(study: OpenStudy, records: Sequence[Record], data: PreparedData) -> A
     )
 
 
-def _mask(records: Sequence[Record]) -> MaskConfig:
-    return records[0].config.masks.test
-
-
 def _has_images(job: Job, results: Path) -> bool:
     try:
         found = [read_images(images_path(results, name)) for name in job.images]
@@ -196,14 +209,14 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _jobs(records: Sequence[Record], data: PreparedData, space: Space, device: str) -> Iterator[Job]:
-    mask = _mask(records).model_dump_json()
+    masks = records[0].config.masks.model_dump_json()
     tasks = tuple(dict.fromkeys(task for one in records for task in one.tasks))
     folder = data.path.resolve()
     truth = tuple(task for task in tasks if data.knows_truth(task, "test"))
-    for kind, served in {ZERO_FILLED: tasks, TRUTH: truth}.items():
+    for kind, served in {ZERO_FILLED: tasks, L1_WAVELET: tasks, TRUTH: truth}.items():
         if served:
             labels: dict[str, Any] = {**dict.fromkeys(KEYS, ""), "kind": kind, "scarce_slices": None, "seed": None}
-            yield Job(labels, {}, served, None, "", folder, mask, device)
+            yield Job(labels, {}, served, None, "", folder, masks, device)
     for one in records:
         if one.checkpoint is None or not (Path(one.checkpoint) / CHECKPOINT).is_file():
             raise InputError(f"the checkpoint of trial {one.name} is not at {one.checkpoint}; was it moved or deleted?")
@@ -221,7 +234,7 @@ def _jobs(records: Sequence[Record], data: PreparedData, space: Space, device: s
         with (checkpoint / CHECKPOINT).open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         validation = {task: one.metrics[f"ssim/{task}"] for task in one.tasks}
-        yield Job(labels, validation, one.tasks, checkpoint, weights, folder, mask, device)
+        yield Job(labels, validation, one.tasks, checkpoint, weights, folder, masks, device)
 
 
 def _hyperparameters(record: Record, space: Space) -> str:
@@ -236,13 +249,14 @@ def _hyperparameters(record: Record, space: Space) -> str:
 def run_job(job: Job) -> TrialTest:
     """Test one trial."""
     data = PreparedData(job.data, open_test=True)
+    masks = MasksConfig.model_validate_json(job.masks)
     if job.checkpoint is None:
-        methods = dict.fromkeys(job.tasks, UNTRAINED_METHODS[job.labels["kind"]])
+        make = UNTRAINED_METHODS[job.labels["kind"]]
+        methods = {task: make(data, task, masks.val) for task in job.tasks}
     else:
         network, _ = load_network(job.checkpoint, job.device)
         methods = {task: network_method(network.for_task(task), task, job.device) for task in job.tasks}
-    mask = MaskConfig.model_validate_json(job.mask)
-    return test_methods(data, methods, mask, job.labels, job.validation, job.weights, job.images)
+    return test_methods(data, methods, masks.test, job.labels, job.validation, job.weights, job.images)
 
 
 def test_methods(

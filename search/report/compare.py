@@ -1,30 +1,32 @@
-"""Tested networks side by side: means over seeds, and paired differences with intervals over volumes.
+"""Tested networks side by side: means over seeds, and paired differences with intervals over seeds and volumes.
 
 A cell is a mean over test slices, averaged over seeds, ± its standard error over seeds. Beside it stand paired
-differences from baselines of the same N and seeds, with bootstrap intervals over test volumes: patients differ more
-than slices of one do, so volumes are what is drawn.
+differences from baselines of the same N and seeds, with intervals over seeds and test volumes: patients differ more
+than slices of one do, and a network trained anew is another network.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import scipy.stats
 
 from recon.data.prepared import TRUTH
+from recon.definitions import L1_WAVELET, ZERO_FILLED
 from recon.errors import InputError
-from search.results import UNTRAINED, ZERO_FILLED, Results
+from search.results import UNTRAINED, Results
 
-RESAMPLES = 10_000
 LEVEL = 0.95
 SIX = tuple((layout, weighting) for layout in ("I2V10", "I2Y10") for weighting in ("naive", "dwa", "uncertainty"))
 """The paper's networks; others stand below them."""
 NAMES = {
     ZERO_FILLED: "Zero-filled",
+    L1_WAVELET: "ℓ1-wavelet",
     TRUTH: "Noise-free truth",
     "stl": "STL",
     "stl-steps": "STL, equal steps",
@@ -35,8 +37,8 @@ NAMES = {
     "fastmri": "fastMRI VarNet (STL)",
 }
 """Of kinds other than multi-task networks, in the order of a table's rows."""
-COMPARED = ("stl", "stl-steps", "joint-stl", "joint-tuned", "transfer")
-"""Baselines that every network is compared with; so are peers."""
+COMPARED = (L1_WAVELET, "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer")
+"""What every network is compared with; so are peers."""
 OWN = ("mtl", *UNTRAINED, "stl", "stl-steps", "joint-stl", "joint", "joint-tuned", "transfer")
 """Kinds that a study has; any other is a peer, made by another tool."""
 
@@ -68,7 +70,7 @@ ROW = [field.name for field in dataclasses.fields(Row)]
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of means, with a bootstrap interval over test volumes; NaN bounds where there is one."""
+    """A paired difference of means, with its interval; NaN bounds where there is one test volume."""
 
     mean: float
     low: float
@@ -164,12 +166,14 @@ class Comparison:
         return next((row for row in self.rows if row.kind == kind), None)
 
     def best(self, count: int) -> Row | None:
-        """What stands for MTL at an N: of those that do not start from an STL, the best by mean *validation* SSIM.
+        """What stands for MTL at an N: of those that start at random, the best by mean *validation* SSIM; where none
+        does, of those that start from the joint network.
 
         Networks with fewer seeds than the most are left out: a mean over fewer seeds is no match.
         """
         found = {row: self.slices(row, count, self.scarce, "validation") for row in self.networks}
-        there = {row: one for row, one in found.items() if one is not None and row.init != "transfer"}
+        init = "random" if any(row.init == "random" for row in self.networks) else "joint"
+        there = {row: one for row, one in found.items() if one is not None and row.init == init}
         most = max((len(one.columns) for one in there.values()), default=0)
         scores = {row: float(one.mean(axis=0).mean()) for row, one in there.items() if len(one.columns) == most}
         return max(scores, key=scores.__getitem__) if scores else None
@@ -220,37 +224,47 @@ class Comparison:
             return None
         by_seed = mine.mean(axis=0)
         against = {}
-        for kind in (*COMPARED, *self.peers):
+        for kind in () if row.kind in UNTRAINED else (*COMPARED, *self.peers):
             baseline = self.baseline(kind)
             other = self.slices(baseline, count, task, metric) if baseline and row.kind != kind else None
-            seeds = [] if other is None else [seed for seed in mine.columns if seed in other.columns]
-            if other is not None and seeds:
-                against[kind] = difference(mine[seeds].mean(axis=1) - other[seeds].mean(axis=1))
+            if other is not None and NO_SEED in other.columns:
+                against[kind] = difference(mine.sub(other[NO_SEED], axis=0))
+            elif other is not None and (seeds := [seed for seed in mine.columns if seed in other.columns]):
+                against[kind] = difference(mine[seeds] - other[seeds])
         error = float(by_seed.std(ddof=1) / np.sqrt(len(by_seed))) if len(by_seed) > 1 else float("nan")
         return Cell(float(by_seed.mean()), error, len(by_seed), against)
 
 
-def difference(paired: pd.Series[float], resamples: int = RESAMPLES, seed: int = 0) -> Difference:
-    """The mean of paired differences and its percentile bootstrap interval over volumes (Efron 1979).
+def difference(paired: pd.DataFrame) -> Difference:
+    """The mean of paired differences and its interval over seeds and volumes.
 
-    One volume tells nothing of others: its bounds are NaN.
+    Seeds and volumes are drawn at random and crossed: every seed's network sees every volume. The variance is that of
+    a two-way random effects analysis, (MS_volumes + MS_seeds - MS_residual) / (volumes · seeds), where a component
+    below zero counts as zero. The interval is Student's with Satterthwaite's degrees of freedom of the first two, as
+    Hillis (2007) has it for readers and cases. (Resampling both falls short with three seeds.) One seed gives Student's
+    interval over volumes; one volume tells nothing of others, and gives none.
 
     Args:
-        paired: a difference a slice, indexed by volume and slice; a volume's slices are drawn together.
-        resamples: how many.
-        seed: of the draws.
+        paired: a line a slice, indexed by volume and slice, and a column a seed. Volumes weigh by their slices: the
+            mean is a ratio of sums, and its variance that of the linearised one.
     """
     by_volume = paired.groupby(level="volume")
-    sums, counts = by_volume.sum().to_numpy(), by_volume.size().to_numpy()
-    if len(sums) < 2:
-        return Difference(float(paired.mean()), float("nan"), float("nan"))
-    drawn = _draws(len(sums), resamples, seed)
-    low, high = np.quantile(drawn @ sums / (drawn @ counts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(float(paired.mean()), float(low), float(high))
-
-
-@functools.lru_cache(maxsize=8)
-def _draws(volumes: int, resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each volume is drawn, (resamples, volumes): the same for every difference."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed]))
-    return rng.multinomial(volumes, np.full(volumes, 1 / volumes), size=resamples).astype(np.float64)
+    slices = by_volume.size().to_numpy()
+    volumes, seeds = len(slices), paired.shape[1]
+    mean = float(paired.to_numpy().mean())
+    if volumes < 2:
+        return Difference(mean, math.nan, math.nan)
+    deviations = (by_volume.sum().to_numpy() - slices[:, None] * mean) * volumes / len(paired)
+    of_volumes, of_seeds = deviations.mean(axis=1), deviations.mean(axis=0)
+    between_volumes = seeds * np.sum(of_volumes**2) / (volumes - 1)
+    between_seeds = residual = 0.0
+    if seeds > 1:
+        between_seeds = volumes * np.sum(of_seeds**2) / (seeds - 1)
+        left = deviations - of_volumes[:, None] - of_seeds
+        residual = np.sum(left**2) / ((volumes - 1) * (seeds - 1))
+    square = max(between_volumes, residual) + max(between_seeds, residual) - residual
+    if square == 0:
+        return Difference(mean, mean, mean)
+    free = square**2 / (between_volumes**2 / (volumes - 1) + between_seeds**2 / max(seeds - 1, 1))
+    half = scipy.stats.t.isf((1 - LEVEL) / 2, free) * math.sqrt(square / (volumes * seeds))
+    return Difference(mean, mean - half, mean + half)

@@ -191,7 +191,7 @@ def forest(comparison: Comparison) -> Figure:
                 axis.axvspan(left, 0, color="#d55e00", alpha=0.06, lw=0, zorder=0)
             line[0].set_xlim(min(left, 0), max(right, 0))
         figure.suptitle(
-            f"SSIM minus STL's, paired, with {LEVEL:.0%} bootstrap intervals over test volumes", fontsize=10
+            f"SSIM minus STL's, paired, with {LEVEL:.0%} intervals over seeds and test volumes", fontsize=10
         )
         marks = "left of zero, for a multi-task network: negative transfer; filled: the interval excludes zero"
         figure.supxlabel(f"{marks}\n{source(comparison)}", fontsize=7.5, color="#555555")

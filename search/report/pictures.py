@@ -13,10 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recon.data.prepared import TRUTH
+from recon.definitions import L1_WAVELET, ZERO_FILLED
 from recon.errors import InputError
 from recon.pictures import Column, draw_columns
 from search.report.compare import NO_SEED, Comparison, Row
-from search.results import REFERENCE, ZERO_FILLED
+from search.results import REFERENCE
 
 MOST = 4
 """So many N are shown at most."""
@@ -34,7 +35,8 @@ def pictures(comparison: Comparison) -> dict[tuple[str, int], Figure | None]:
 
 
 def picture(comparison: Comparison, task: str, count: int) -> Figure | None:
-    """Reference, zero-filled image, STL, the MTL network of Table 1; where they are there, truth, transfer and peers.
+    """Reference, zero-filled image, STL, the MTL network of Table 1; where they are there, truth, ℓ1-wavelet, transfer
+    and peers.
 
     None where STL or MTL were not tested, or the images were not kept.
     """
@@ -48,10 +50,11 @@ def picture(comparison: Comparison, task: str, count: int) -> Figure | None:
     reference = (comparison.results.images(REFERENCE) or {}).get(key)
     if reference is None:
         return None
-    zero_filled, *others = (comparison.baseline(kind) for kind in (ZERO_FILLED, TRUTH, "transfer", *comparison.peers))
+    kinds = (ZERO_FILLED, TRUTH, L1_WAVELET, "transfer", *comparison.peers)
+    zero_filled, truth, wavelet, *others = (comparison.baseline(kind) for kind in kinds)
     needed = (zero_filled, stl, chosen)
     columns = []
-    for row in (zero_filled, others[0], stl, chosen, *others[1:]):
+    for row in (zero_filled, truth, wavelet, stl, chosen, *others):
         line = _line(comparison, row, task, count, volume, seed)
         images = None if line is None else comparison.results.images(line["trial"] or line["kind"], line["weights"])
         if row is not None and line is not None and images is not None and key in images:

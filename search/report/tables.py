@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 
 from recon.data.prepared import TRUTH, TRUTH_IS
+from recon.definitions import L1_WAVELET
 from search.leaderboard import plain_table, render_markdown
-from search.report.compare import COMPARED, LEVEL, NAMES, RESAMPLES, Cell, Comparison, Difference, Row
+from search.report.compare import COMPARED, LEVEL, NAMES, Cell, Comparison, Difference, Row
 from search.results import UNTRAINED
 
 Form = Literal["text", "markdown", "latex"]
-FEW_VOLUMES = 10
-"""Below this the percentile interval covers noticeably less than it claims."""
 _DIGITS = {"ssim": 4, "psnr": 2}
 
 
@@ -24,8 +23,8 @@ def tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
     """The paper's tables as text, by title.
 
     Table 1 compares STL, MTL and transfer on the scarce task; what stands for MTL is ``Comparison.best``. Tables 2 and
-    3 list every network on the scarce and on each abundant task; below each stand the paired differences from STL (of
-    equal epochs, and of equal steps), from transfer and from peers, where there are any.
+    3 list every network on the scarce and on each abundant task; below each stand the paired differences from
+    ``COMPARED`` and from peers, where there are any.
     """
     found = {f"Table 1: {comparison.scarce}: STL, MTL and transfer": _first(comparison)}
     for number, task in enumerate((comparison.scarce, *comparison.abundant), start=2):
@@ -100,26 +99,28 @@ def legend(comparison: Comparison) -> list[str]:
     epochs = ", ".join(
         f"{NAMES.get(kind, 'multi-task')} {' or '.join(map(str, found))}" for kind, found in about.epochs.items()
     )
-    few = min(counts.volumes for counts in about.test.values()) < FEW_VOLUMES
+    over = "test volumes, Student's: it says nothing of other seeds"
+    if len(comparison.seeds) > 1:
+        over = "seeds and test volumes, both drawn at random and crossed: Student's, Satterthwaite's degrees of freedom"
     paragraphs = [
         "Cells: mean over test slices and seeds ± standard error over seeds "
         f"({', '.join(map(str, comparison.seeds))}); without ±, one seed or none{_fewer(comparison)}. "
         "▲ or ▼: the interval of the difference from STL excludes zero (of a multi-task network, ▼ is negative "
         "transfer); △ or ▽: of that from transfer. An empty cell was not run or not tested yet.",
-        f"Differences: paired by slice and seed, mean [{LEVEL:.0%} percentile bootstrap interval over test volumes, "
-        f"{RESAMPLES:,} resamples]; ▲ or ▼: the interval excludes zero. It speaks of these trained networks on other "
-        "volumes, not of other seeds"
-        + ("; with so few volumes it is rather too narrow" if few else "")
-        + ". Nothing corrects for the number of intervals: of twenty without an effect, one excludes zero.",
+        f"Differences: paired by slice and seed, mean [{LEVEL:.0%} interval over {over}]; ▲ or ▼: the interval "
+        "excludes zero. Nothing corrects for the number of intervals: of twenty without an effect, one excludes zero.",
         "MTL in Table 1 is, at each N, the network with the best mean validation SSIM of the scarce task among those "
-        "that start at random. STL has seen one task alone; what the paper calls STL of its scarce task was trained on "
-        "both contrasts (its Table 2), which is Joint STL here. STL of equal steps makes as many steps as the "
-        "multi-task networks of that N, to the nearest whole pass over its slices.",
+        "that start at random, or, where none does, from the joint network. STL has seen one task alone; what the "
+        "paper calls STL of its scarce task was trained on both contrasts (its Table 2), which is Joint STL here. STL "
+        "of equal steps makes as many steps as the multi-task networks of that N, to the nearest whole pass over its "
+        "slices.",
         f"Test split: {tested}. Mask: {kind}, R {mask.accelerations[0]:g}, centre {mask.centre_fractions[0]:g}, "
         f"seed {mask.seed}. Epochs: {epochs}.",
         f"Definition {about.definition}: {about.definition_text}",
         f"Study {about.study}; data {about.data_hash}; code {', '.join(about.code_versions)}.",
     ]
+    if comparison.baseline(L1_WAVELET):
+        paragraphs.insert(1, "ℓ1-wavelet is sigpy's, its λ tuned on validation for each task; it was not trained.")
     if comparison.baseline(TRUTH):
         paragraphs.insert(1, TRUTH_IS)
     if comparison.peers:

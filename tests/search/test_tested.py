@@ -9,13 +9,21 @@ import pandas as pd
 import pytest
 
 from recon.data.prepared import TRUTH, PreparedData
-from recon.definitions import DEFINITIONS
+from recon.definitions import DEFINITIONS, L1_WAVELET, ZERO_FILLED
 from recon.errors import InputError
-from recon.evaluation import measure_slice, network_method, noise_free_truth, reconstruct, zero_filled
+from recon.evaluation import (
+    l1_wavelet,
+    measure_slice,
+    network_method,
+    noise_free_truth,
+    reconstruct,
+    tune_l1_wavelet,
+    zero_filled,
+)
 from recon.training import load_network
 from search import cli
 from search.launch import launch
-from search.results import ABOUT, REFERENCE, TABLE, ZERO_FILLED, images_path, read_images, read_results, write_table
+from search.results import ABOUT, REFERENCE, TABLE, images_path, read_images, read_results, write_table
 from search.study import open_study
 from search.tested import run_job, study_test
 from tests.conftest import without_truth
@@ -56,7 +64,7 @@ def test_every_network_has_a_line_a_task_and_test_slice(study, table, prepared):
         assert set(mine["seed"]) == {record.seed}
         for task, value in mine.groupby("task")["validation"].first().items():
             assert value == pytest.approx(record.metrics[f"ssim/{task}"], abs=1e-6)
-    for kind in (ZERO_FILLED, TRUTH):
+    for kind in (ZERO_FILLED, L1_WAVELET, TRUTH):
         mine = table[(table["trial"] == "") & (table["kind"] == kind)]
         assert mine["task"].value_counts().to_dict() == slices
         assert mine[["seed", "scarce_slices", "validation"]].isna().all(axis=None)
@@ -79,6 +87,9 @@ def test_the_numbers_are_those_of_the_networks_own_checkpoint(study, table, prep
     piece = data.read(data.subset("PDw", split="test")[0])
     zero = table[(table["kind"] == "zero-filled") & (table["task"] == "PDw")].iloc[0]
     assert zero["ssim"] == pytest.approx(measure_slice(piece, zero_filled, mask)["ssim"], abs=2e-6)
+    tuned = l1_wavelet(tune_l1_wavelet(data, "PDw", study.referenced()[0].config.masks.val).regularisation)
+    wavelet = table[(table["kind"] == L1_WAVELET) & (table["task"] == "PDw")].iloc[0]
+    assert wavelet["ssim"] == pytest.approx(measure_slice(piece, tuned, mask)["ssim"], abs=2e-6)
     truth = table[(table["kind"] == TRUTH) & (table["task"] == "PDw")].iloc[0]
     piece = data.read(piece.row.slice_id, truth=True)
     assert truth["ssim"] == pytest.approx(measure_slice(piece, noise_free_truth, mask)["ssim"], abs=2e-6)
@@ -120,7 +131,7 @@ def test_each_trial_keeps_the_middle_slice_of_every_test_volume(study, table, pr
         assert reference.max() == 1
         np.testing.assert_allclose(reference, target / target.max(), atol=1e-3)
     names = {path.stem for path in (study.folder / "test" / "images").iterdir()}
-    assert names == {REFERENCE, ZERO_FILLED, TRUTH, *(one.name for one in study.referenced())}
+    assert names == {REFERENCE, ZERO_FILLED, L1_WAVELET, TRUTH, *(one.name for one in study.referenced())}
 
 
 def test_a_trial_whose_images_are_missing_or_of_other_weights_is_tested_again(study, table):
@@ -262,12 +273,13 @@ def test_the_commands_test_a_study_and_print_its_tables(study, table, monkeypatc
     assert str(study.folder / "test" / TABLE) in err
     head, *lines = [line.split() for line in out.splitlines()]
     assert head[-4:] == ["ssim", "psnr", "nrmse", "seeds"]
-    assert len(lines) == 2 + 2 + 2 + 2 + 1 + 2 * 2  # zero-filled, truth, STL, joint STL, transfer, two rows of the grid
+    # Zero-filled, ℓ1-wavelet, truth, STL and joint STL of two tasks, transfer, two rows of the grid.
+    assert len(lines) == 5 * 2 + 1 + 2 * 2
     code, out, _ = splitpoint("report", "grid", "--tables", *runs, "--format", "markdown")
     assert code == 0
-    assert out.count("**Table") == 8
-    # Tables 2 and 3, each minus STL and joint STL, and the scarce task's minus transfer.
-    assert out.count("| I2 naive, from transfer |") == 7
+    assert out.count("**Table") == 10
+    # Tables 2 and 3, each minus ℓ1-wavelet, STL and joint STL, and the scarce task's minus transfer.
+    assert out.count("| I2 naive, from transfer |") == 9
     code, out, err = splitpoint("test", "--study", "grid", *runs, "--out", "elsewhere")
     assert (code, out) == (2, "")
     assert "--out and --no-classical are of a bundle's test" in err

@@ -5,14 +5,13 @@ import pandas as pd
 
 from recon.config import MaskConfig
 from recon.data.prepared import TRUTH
-from recon.definitions import DEFINITIONS
+from recon.definitions import DEFINITIONS, L1_WAVELET, ZERO_FILLED
 from search.report.compare import Comparison, Row
 from search.results import (
     COLUMNS,
     REFERENCE,
     TABLE,
     UNTRAINED,
-    ZERO_FILLED,
     About,
     Counts,
     Results,
@@ -31,6 +30,7 @@ LONGER = Row("stl-steps", "I12", "", "")
 TRANSFER = Row("transfer", "I12", "", "")
 PEER = Row("fastmri", "", "", "")
 ZERO = Row(ZERO_FILLED, "", "", "")
+WAVELET = Row(L1_WAVELET, "", "", "")
 CEILING = Row(TRUTH, "", "", "")
 OWN = np.array([[0.05 * np.sin(7 * volume + position) for position in range(SLICES)] for volume in range(VOLUMES)])
 """What belongs to a slice, whatever the network."""

@@ -8,7 +8,7 @@ from recon.data.prepared import TRUTH_IS
 from search.report.compare import Comparison, Difference
 from search.report.tables import difference_text, latex, legend, tables, write
 from search.results import read_results
-from tests.search.report.made import CEILING, LONGER, PEER, SPLIT, compare, made, store, study_table
+from tests.search.report.made import CEILING, LONGER, PEER, SPLIT, WAVELET, compare, made, store, study_table
 
 
 @pytest.fixture
@@ -76,6 +76,10 @@ def test_paired_differences_stand_with_their_intervals(table):
     from_longer = found["Table 2, minus STL, equal steps: SSIM of PDw-FS"].set_index("network")
     assert from_longer.loc["I2V10 naive"].tolist() == ["", "-0.0100 [-0.0100, -0.0100] ▼"]
     assert "Table 3, minus STL, equal steps: SSIM of PDw" not in found
+    wavelet = tables(compare(pd.concat([table, made(WAVELET, "PDw", 0.85, seeds=(None,))])))
+    from_wavelet = wavelet["Table 3, minus ℓ1-wavelet: SSIM of PDw"].set_index("network")
+    assert list(from_wavelet.index) == ["STL", "I2V10 naive", "I2Y10 dwa"]
+    assert from_wavelet.loc["STL", "N = 12"] == "+0.0505 [+0.0441, +0.0569] ▲"
     from_peer = found["Table 2, minus fastMRI VarNet (STL): SSIM of PDw-FS"].set_index("network")
     assert from_peer.loc["I2V10 naive"].tolist() == ["+0.0050 [+0.0050, +0.0050] ▲", ""]
 
@@ -91,8 +95,7 @@ def test_the_legend_says_what_the_numbers_are(table):
     for part in (
         "standard error over seeds (0, 1)",
         "fewer seeds: I2V10 naive on PDw-FS (N = 50: 1)",
-        "95% percentile bootstrap interval over test volumes, 10,000 resamples",
-        "with so few volumes it is rather too narrow",
+        "95% interval over seeds and test volumes",
         "PDw-FS 6 volumes, 18 slices",
         "equispaced-fraction, R 6, centre 0.07, seed 0",
         "Epochs: multi-task 120, STL 120",
@@ -100,6 +103,11 @@ def test_the_legend_says_what_the_numbers_are(table):
         "Study made_up; data abc123; code 0.1.0 (123+).",
     ):
         assert part in text
+
+
+def test_with_one_seed_the_legend_says_that_intervals_are_over_volumes_alone(table):
+    text = " ".join(legend(compare(table[table["seed"].fillna(0) == 0])))
+    assert "95% interval over test volumes, Student's: it says nothing of other seeds" in text
 
 
 def test_each_form_holds_every_cell(table):
