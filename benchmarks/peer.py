@@ -1,12 +1,13 @@
 """fastMRI's VarNet blocks, trained by a plain loop on a study's data and budget, as a row of its tables.
 
-    python -m benchmarks.peer spaces/paper-small.yaml --data PREPARED --out runs/paper/test --workers 2
-    python -m benchmarks.peer spaces/paper-small.yaml --data PREPARED --out runs/paper/test --json
+    python -m benchmarks.peer spaces/paper-small.yaml --data PREPARED --out runs/paper/test --epochs 48
+    python -m benchmarks.peer spaces/paper-small.yaml --data PREPARED --out runs/paper/test --epochs 48 --json
 
 Single-task networks of as many blocks, channels and poolings, on the same slices in the same order with the same masks,
-coil maps, SENSE start, loss, optimiser, schedule and epochs; for each task, N and seed of the grid. What is theirs: the
-blocks, how their weights start, and the learning rate, which is chosen for them on validation first. Then each is
-tested as ``splitpoint test --study`` tests, and stands in ``peer.csv.gz`` beside ``trials.csv.gz``, where ``splitpoint
+coil maps, SENSE start, loss, optimiser and schedule; for each task, N and seed of the grid. What is theirs: the blocks,
+how their weights start, the learning rate, which is chosen for them on validation first, and ``--epochs``: their blocks
+move the image by what they have learnt alone, so they need more of them before they hold. Then each is tested as
+``splitpoint test --study`` tests, and stands in ``peer.csv.gz`` beside ``trials.csv.gz``, where ``splitpoint
 report`` finds it. An interrupted run goes on. Needs ``fastmri``, which ``make test`` installs.
 """
 
@@ -54,7 +55,7 @@ from spaces.schema import Space, load_space
 KIND = "fastmri"
 TABLE = "peer.csv.gz"
 RATES = "peer-rates.json"
-CANDIDATES = (3e-4, 1e-3, 3e-3, 1e-2)
+CANDIDATES = (1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def digest(config: TrainConfig) -> str:
@@ -176,6 +177,7 @@ def run(job: Job) -> Made:
         "trial": job.name,
         "kind": KIND,
         "layout": job.config.network.layout,
+        "hyperparameters": f"{job.config.epochs} epochs",
         "scarce_slices": job.scarce_slices,
         "seed": job.config.seed,
     }
@@ -207,6 +209,11 @@ def jobs(space: Space, data: Path, rate: float, counts: Iterable[int], seeds: It
                 config = config.model_copy(update=rates)
                 found.append(Job(config, data, count, test))
     return found
+
+
+def longer(space: Space, epochs: int) -> Space:
+    """The space with other epochs."""
+    return space.model_copy(update={"fidelity": space.fidelity.model_copy(update={"epochs": epochs})})
 
 
 def chosen_rate(
@@ -245,6 +252,7 @@ def main() -> None:
     parser.add_argument("space", help="space (YAML) with a grid")
     parser.add_argument("--data", type=Path, required=True, help="prepared data set")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study's results")
+    parser.add_argument("--epochs", type=int, help="of its trainings; without it, the study's")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     given = parser.parse_args()
@@ -256,6 +264,8 @@ def main() -> None:
     space = load_space(given.space).on({task: len(facts.subset(task)) for task in facts.tasks}, str(data))
     if space.training.masks.test != about.mask or about.epochs["stl"] != (space.total_epochs,):
         parser.error(f"{out} was tested with another mask, or trained for other epochs, than {given.space} says")
+    if given.epochs is not None:
+        space = longer(space, given.epochs)
     path = out / TABLE
     with side_by_side(given.workers) as mapped:
         rate, scores = chosen_rate(space, data, out / RATES, mapped)

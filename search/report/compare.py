@@ -34,7 +34,7 @@ NAMES = {
     "joint": "Joint network",
     "joint-tuned": "Joint, then fine-tuned",
     "transfer": "Transfer",
-    "fastmri": "fastMRI VarNet (STL)",
+    "fastmri": "fastMRI VarNet, STL",
 }
 """Of kinds other than multi-task networks, in the order of a table's rows."""
 COMPARED = (L1_WAVELET, "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer")
@@ -59,9 +59,10 @@ class Row:
     @property
     def name(self) -> str:
         """As a table's first column calls it."""
-        if self.kind != "mtl":
-            return NAMES.get(self.kind, self.kind)
-        name = f"{self.layout} {self.weighting}" + (f", from {self.init}" if self.init in ("joint", "transfer") else "")
+        name = NAMES.get(self.kind, self.kind)
+        if self.kind == "mtl":
+            start = f", from {self.init}" if self.init in ("joint", "transfer") else ""
+            name = f"{self.layout} {self.weighting}{start}"
         return f"{name} ({self.hyperparameters})" if self.hyperparameters else name
 
 

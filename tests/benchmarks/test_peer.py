@@ -61,6 +61,7 @@ def test_a_peers_rows_have_every_test_slice_of_its_task(prepared):
     assert len(table) == len(opened.subset("PDw-FS", split="test"))
     assert set(table["kind"]) == {"fastmri"}
     assert set(table["scarce_slices"]) == {2}
+    assert set(table["hyperparameters"]) == {"1 epochs"}
     assert pd.api.types.is_float_dtype(table["ssim"])
     assert table["ssim"].between(0, 1).all()
     assert list(made.found.images) == [jobs[1].name]
@@ -83,7 +84,7 @@ def test_the_peers_rate_is_chosen_on_validation_and_kept(prepared, tmp_path, mon
     assert len(tried) == 2 * len(peer.CANDIDATES)
     again = peer.chosen_rate(wanted, prepared, tmp_path / "rates.json", pretended)
     assert (again, len(tried)) == ((rate, scores), 2 * len(peer.CANDIDATES))
-    longer = wanted.model_copy(update={"fidelity": wanted.fidelity.model_copy(update={"epochs": 2})})
+    longer = peer.longer(wanted, 2)
     peer.chosen_rate(longer, prepared, tmp_path / "rates.json", pretended)
     assert len(tried) == 4 * len(peer.CANDIDATES), "other trainings, other scores"
     names = [peer.jobs(one, prepared, 1e-3, [2], [0], True)[0].name for one in (wanted, longer)]

@@ -109,7 +109,7 @@ def test_a_folder_is_reported_without_a_study(folder, tmp_path, monkeypatch, cap
     out = tmp_path / "figures"
     code, printed, err = splitpoint(monkeypatch, capsys, "report", folder, "--tables", "--figures", out)
     assert (code, err) == (0, "")
-    assert "Table 2, minus fastMRI VarNet (STL): SSIM of PDw-FS" in printed
+    assert "Table 2, minus fastMRI VarNet, STL: SSIM of PDw-FS" in printed
     assert printed.splitlines()[-5:] == [str(path) for path in (out / name for name in (
         "ssim.png", "differences.png", "pictures-PDw-FS-N12.png", "pictures-PDw-FS-N30.png", "pictures-PDw-N12.png"
     ))]  # fmt: skip

@@ -65,8 +65,9 @@ def test_the_papers_space_is_the_papers_study_with_its_defaults():
         ("I12", "naive"),
         ("I2V10", "equal"),
     }
-    assert [(point.layout, point.weighting) for point in points if point.init == "transfer"] == [("I2V10", "naive")] * 4
-    assert len(set(points)) == len(points) == 9 * 4
+    for init in ("transfer", "joint"):
+        assert [(point.layout, point.weighting) for point in points if point.init == init] == [("I2V10", "naive")] * 4
+    assert len(set(points)) == len(points) == 10 * 4
     assert (space.trials, list(space.grid_seeds())) == (0, [0, 1, 2])
     assert space.fidelity.milestones == ()
     config = space.train_config(points[0])
@@ -82,13 +83,25 @@ def test_the_small_study_is_the_papers_cut_in_size_and_training_alone():
     paper, small = load_space("paper.yaml"), load_space("paper-small.yaml")
     same = ("tasks", "layouts", "weightings", "objective", "seed")
     assert [getattr(small, name) for name in same] == [getattr(paper, name) for name in same]
-    assert small.grid.rows == paper.grid.rows
-    assert small.grid.seeds == 2
+    assert [row for row in small.grid.rows if not row.hyperparameters] == list(paper.grid.rows)
+    assert small.grid.seeds == paper.grid.seeds == 3
+    assert small.training.batch_size == paper.training.batch_size
     assert small.training.masks == paper.training.masks
     assert small.training.cut == paper.training.cut
     assert small.baselines.kinds == paper.baselines.kinds
     assert small.on({"PDw": 481, "PDw-FS": 497}).scarce_counts == paper.scarce_counts
-    assert small.on({"PDw": 48, "PDw-FS": 48}).scarce_counts == (3, 10, 24, 48)
+    assert small.on({"PDw": 32, "PDw-FS": 32}).scarce_counts == (2, 7, 16, 32)
+
+
+def test_the_small_study_has_a_row_of_the_papers_network_and_optimiser():
+    paper, small = load_space("paper.yaml"), load_space("paper-small.yaml")
+    data = {"PDw": 481, "PDw-FS": 497}
+    (row,) = [point for point in small.on(data).grid_points() if point.hyperparameters and point.scarce_slices == 32]
+    assert small.label(row.hyperparameters) == "paper's recipe"
+    theirs = paper.train_config(paper.grid_points()[0])
+    ours = small.train_config(row)
+    assert ours.network.model_copy(update={"channels": 18, "pools": 4}) == theirs.network
+    assert (ours.optimiser, ours.weighting.kind, ours.slices) == (theirs.optimiser, "naive", theirs.slices)
 
 
 def test_the_full_space_has_a_dimension_a_block_and_what_each_weighting_has_alone():

@@ -107,7 +107,7 @@ def test_rows_stand_from_the_simplest_to_the_transferred(table):
         "STL",
         "STL, equal steps",
         "Transfer",
-        "fastMRI VarNet (STL)",
+        "fastMRI VarNet, STL",
         "I2V10 naive",
         "I2Y10 dwa",
         "I2V10 naive, from transfer",

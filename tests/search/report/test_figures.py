@@ -170,7 +170,7 @@ def test_a_peer_far_off_does_not_hide_the_differences_between_the_studys_own_net
     near, far = (compare(pd.concat([study_table(), made(PEER, "PDw-FS", base, 12)])) for base in (0.74, 0.2))
     for drawn, off in ((curves(near), False), (curves(far), True)):
         axis = drawn.axes[0]
-        assert any("off the scale: fastMRI VarNet (STL)" in text.get_text() for text in axis.texts) is off
+        assert any("off the scale: fastMRI VarNet, STL" in text.get_text() for text in axis.texts) is off
         assert axis.get_ylim()[0] > 0.6
     axis = forest(far).axes[0]
     assert axis.get_xlim()[0] > -0.1

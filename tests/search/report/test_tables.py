@@ -80,7 +80,7 @@ def test_paired_differences_stand_with_their_intervals(table):
     from_wavelet = wavelet["Table 3, minus ℓ1-wavelet: SSIM of PDw"].set_index("network")
     assert list(from_wavelet.index) == ["STL", "I2V10 naive", "I2Y10 dwa"]
     assert from_wavelet.loc["STL", "N = 12"] == "+0.0505 [+0.0441, +0.0569] ▲"
-    from_peer = found["Table 2, minus fastMRI VarNet (STL): SSIM of PDw-FS"].set_index("network")
+    from_peer = found["Table 2, minus fastMRI VarNet, STL: SSIM of PDw-FS"].set_index("network")
     assert from_peer.loc["I2V10 naive"].tolist() == ["+0.0050 [+0.0050, +0.0050] ▲", ""]
 
 
