@@ -572,6 +572,10 @@ def report(
             metavar="DIR", help="Draw curves, differences and pictures of reconstructed slices into a folder."
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROW", help="Also differences from this row, named as tables name it; repeatable."),
+    ] = None,
     format: Annotated[
         Literal["text", "markdown", "latex"], typer.Option(help="Of the tables on standard output.")
     ] = "text",
@@ -599,7 +603,7 @@ def report(
         folder = study_results(study, storage, runs_dir)
     comparison = Comparison(read_results(folder))
     if tables:
-        sys.stdout.write(write(make(comparison), format, legend(comparison)))
+        sys.stdout.write(write(make(comparison, against or ()), format, legend(comparison)))
     if figures is not None:
         drawn = draw(comparison, figures)
         for path in drawn.paths:

@@ -166,6 +166,16 @@ class Comparison:
         """The row of a kind that has one."""
         return next((row for row in self.rows if row.kind == kind), None)
 
+    def row(self, name: str) -> Row:
+        """The row of a name.
+
+        Raises InputError where there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise InputError(f"there is no row {name!r}; the rows are {', '.join(row.name for row in self.rows)}")
+
     def best(self, count: int) -> Row | None:
         """What stands for MTL at an N: of those that start at random, the best by mean *validation* SSIM; where none
         does, of those that start from the joint network.
@@ -178,6 +188,19 @@ class Comparison:
         most = max((len(one.columns) for one in there.values()), default=0)
         scores = {row: float(one.mean(axis=0).mean()) for row, one in there.items() if len(one.columns) == most}
         return max(scores, key=scores.__getitem__) if scores else None
+
+    def minus(self, row: Row, other: Row, count: int, task: str, metric: str) -> Difference | None:
+        """A row minus another one, over the seeds that both have.
+
+        None where they have none in common at this N, are the same, or the first is no network's.
+        """
+        mine, theirs = (self.slices(one, count, task, metric) for one in (row, other))
+        if row.kind in UNTRAINED or row == other or mine is None or theirs is None:
+            return None
+        if NO_SEED in theirs.columns:
+            return difference(mine.sub(theirs[NO_SEED], axis=0))
+        seeds = [seed for seed in mine.columns if seed in theirs.columns]
+        return difference(mine[seeds] - theirs[seeds]) if seeds else None
 
     def slices(self, row: Row, count: int, task: str, metric: str) -> pd.DataFrame | None:
         """A column a seed, a line a test slice (volume, slice); None where the row was not run at this N.
@@ -225,13 +248,11 @@ class Comparison:
             return None
         by_seed = mine.mean(axis=0)
         against = {}
-        for kind in () if row.kind in UNTRAINED else (*COMPARED, *self.peers):
+        for kind in (*COMPARED, *self.peers):
             baseline = self.baseline(kind)
-            other = self.slices(baseline, count, task, metric) if baseline and row.kind != kind else None
-            if other is not None and NO_SEED in other.columns:
-                against[kind] = difference(mine.sub(other[NO_SEED], axis=0))
-            elif other is not None and (seeds := [seed for seed in mine.columns if seed in other.columns]):
-                against[kind] = difference(mine[seeds] - other[seeds])
+            found = self.minus(row, baseline, count, task, metric) if baseline else None
+            if found is not None:
+                against[kind] = found
         error = float(by_seed.std(ddof=1) / np.sqrt(len(by_seed))) if len(by_seed) > 1 else float("nan")
         return Cell(float(by_seed.mean()), error, len(by_seed), against)
 

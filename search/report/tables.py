@@ -19,26 +19,30 @@ Form = Literal["text", "markdown", "latex"]
 _DIGITS = {"ssim": 4, "psnr": 2}
 
 
-def tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
+def tables(comparison: Comparison, against: Sequence[str] = ()) -> dict[str, pd.DataFrame]:
     """The paper's tables as text, by title.
 
     Table 1 compares STL, MTL and transfer on the scarce task; what stands for MTL is ``Comparison.best``. Tables 2 and
     3 list every network on the scarce and on each abundant task; below each stand the paired differences from
-    ``COMPARED`` and from peers, where there are any.
+    ``COMPARED`` and from peers, where there are any, and from the rows that ``against`` names.
+
+    Raises InputError where there is no such row.
     """
+    others = [row for kind in (*COMPARED, *comparison.peers) if (row := comparison.baseline(kind))]
+    others = list(dict.fromkeys([*others, *(comparison.row(name) for name in against)]))
     found = {f"Table 1: {comparison.scarce}: STL, MTL and transfer": _first(comparison)}
     for number, task in enumerate((comparison.scarce, *comparison.abundant), start=2):
         shown = [row for row in comparison.rows if any(_cells(comparison, row, task))]
         lines = [[row.name, *(mean_text(one, "ssim") for one in _cells(comparison, row, task))] for row in shown]
         found[f"Table {number}: SSIM of {task}"] = _frame(comparison, lines)
-        for kind in (*COMPARED, *comparison.peers):
+        for other in others:
             lines = []
             for row in shown:
-                against = [one.against.get(kind) if one else None for one in _cells(comparison, row, task)]
-                if row.kind not in UNTRAINED and any(against):
-                    lines.append([row.name, *(difference_text(one, "ssim") for one in against)])
+                minus = [comparison.minus(row, other, count, task, "ssim") for count in comparison.counts]
+                if any(minus):
+                    lines.append([row.name, *(difference_text(one, "ssim") for one in minus)])
             if lines:
-                found[f"Table {number}, minus {NAMES.get(kind, kind)}: SSIM of {task}"] = _frame(comparison, lines)
+                found[f"Table {number}, minus {other.name}: SSIM of {task}"] = _frame(comparison, lines)
     return found
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from recon.data.prepared import TRUTH_IS
+from recon.errors import InputError
 from search.report.compare import Comparison, Difference
 from search.report.tables import difference_text, latex, legend, tables, write
 from search.results import read_results
@@ -82,6 +83,16 @@ def test_paired_differences_stand_with_their_intervals(table):
     assert from_wavelet.loc["STL", "N = 12"] == "+0.0505 [+0.0441, +0.0569] ▲"
     from_peer = found["Table 2, minus fastMRI VarNet, STL: SSIM of PDw-FS"].set_index("network")
     assert from_peer.loc["I2V10 naive"].tolist() == ["+0.0050 [+0.0050, +0.0050] ▲", ""]
+
+
+def test_differences_from_any_row_stand_below_the_others_and_an_unknown_row_is_told(table):
+    usual, more = tables(compare(table)), tables(compare(table), ["I2Y10 dwa", "STL"])
+    assert list(usual) == [title for title in more if "minus I2Y10 dwa" not in title]
+    found = more["Table 2, minus I2Y10 dwa: SSIM of PDw-FS"].set_index("network")
+    assert found.loc["I2V10 naive"].tolist() == ["-0.0500 [-0.0500, -0.0500] ▼", ""]
+    assert "I2Y10 dwa" not in found.index
+    with pytest.raises(InputError, match=r"there is no row 'I3'; the rows are Zero-filled, STL, Transfer, I2V10 naive"):
+        tables(compare(table), ["I3"])
 
 
 def test_negative_transfer_is_marked_where_the_interval_lies_below_zero():
