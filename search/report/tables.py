@@ -85,11 +85,10 @@ def difference_text(one: Difference | None, metric: str) -> str:
     """``mean [low, high]``, and ▲ or ▼ where the interval excludes zero."""
     if one is None:
         return ""
-    digits = _DIGITS[metric]
-    text = f"{one.mean:+.{digits}f}"
-    if np.isfinite(one.low):
-        text += f" [{one.low:+.{digits}f}, {one.high:+.{digits}f}]"
-    return text + {1: " ▲", -1: " ▼"}.get(one.sign, "")
+    mean, low, high = (
+        f"{round(value, _DIGITS[metric]) + 0.0:+.{_DIGITS[metric]}f}" for value in (one.mean, one.low, one.high)
+    )
+    return (f"{mean} [{low}, {high}]" if np.isfinite(one.low) else mean) + {1: " ▲", -1: " ▼"}.get(one.sign, "")
 
 
 def legend(comparison: Comparison) -> list[str]:
@@ -119,7 +118,7 @@ def legend(comparison: Comparison) -> list[str]:
         "of equal steps makes as many steps as the multi-task networks of that N, to the nearest whole pass over its "
         "slices.",
         f"Test split: {tested}. Mask: {kind}, R {mask.accelerations[0]:g}, centre {mask.centre_fractions[0]:g}, "
-        f"seed {mask.seed}. Epochs: {epochs}.",
+        f"seed {mask.seed}. Epochs: {epochs}; what starts from trained weights has those of its start behind it too.",
         f"Definition {about.definition}: {about.definition_text}",
         f"Study {about.study}; data {about.data_hash}; code {', '.join(about.code_versions)}.",
     ]

@@ -37,7 +37,7 @@ def test_shipped_searches_start_from_a_joint_network_and_have_it_tuned_among_the
     space = load_space(f"{name}.yaml")
     assert space.unroll.blocks == 12
     assert {point.init for point in space.known()} == {"joint"}
-    assert space.baselines.kinds == ("stl", "joint-stl", "joint-tuned", "transfer")
+    assert {"stl", "joint-tuned", "transfer"} <= set(space.baselines.kinds)
 
 
 def test_the_quickstart_tries_layouts_first_that_tell_where_sharing_may_end():

@@ -99,6 +99,7 @@ def test_negative_transfer_is_marked_where_the_interval_lies_below_zero():
     assert difference_text(Difference(-0.01, -0.02, -0.001), "ssim") == "-0.0100 [-0.0200, -0.0010] ▼"
     assert difference_text(Difference(-0.01, -0.02, 0.001), "ssim") == "-0.0100 [-0.0200, +0.0010]"
     assert difference_text(Difference(-0.01, np.nan, np.nan), "ssim") == "-0.0100"
+    assert difference_text(Difference(-0.00001, -0.01, 0.01), "ssim") == "+0.0000 [-0.0100, +0.0100]"
 
 
 def test_the_legend_says_what_the_numbers_are(table):
