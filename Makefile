@@ -65,7 +65,7 @@ paper: $(KNEES)/raw/complete $(VENV)/installed-dev  ## the paper's tables and fi
 	$(SPLITPOINT) prepare $(KNEES)/raw --out $(KNEES)/prepared
 	$(SPLITPOINT) launch spaces/paper-small.yaml --data $(KNEES)/prepared --study paper
 	$(SPLITPOINT) test --study paper
-	$(BIN)/python -m benchmarks.peer spaces/paper-small.yaml --data $(KNEES)/prepared --out $(PAPER)/test --epochs 48
+	$(BIN)/python -m benchmarks.peer spaces/paper-small.yaml --data $(KNEES)/prepared --out $(PAPER)/test --epochs 48 --n 16 --n 32
 	$(SPLITPOINT) report paper --tables --figures $(PAPER)/figures
 
 test: $(VENV)/installed-dev  ## run the tests (under 15 minutes on two cores)

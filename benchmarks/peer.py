@@ -1,14 +1,15 @@
 """fastMRI's VarNet blocks, trained by a plain loop on a study's data and budget, as a row of its tables.
 
-    python -m benchmarks.peer spaces/paper-small.yaml --data PREPARED --out runs/paper/test --epochs 48
+    python -m benchmarks.peer spaces/paper-small.yaml --data PREPARED --out runs/paper/test --epochs 48 --n 16 --n 32
     python -m benchmarks.peer spaces/paper-small.yaml --data PREPARED --out runs/paper/test --epochs 48 --json
 
 Single-task networks of as many blocks, channels and poolings, on the same slices in the same order with the same masks,
 coil maps, SENSE start, loss, optimiser and schedule; for each task, N and seed of the grid. What is theirs: the blocks,
 how their weights start, the learning rate, which is chosen for them on validation first, and ``--epochs``: their blocks
-move the image by what they have learnt alone, so they need more of them before they hold. Then each is tested as
-``splitpoint test --study`` tests, and stands in ``peer.csv.gz`` beside ``trials.csv.gz``, where ``splitpoint
-report`` finds it. An interrupted run goes on. Needs ``fastmri``, which ``make test`` installs.
+move the image by what they have learnt alone, so they need more of them before they hold. With few slices they do not
+even then: ``--n`` names the N to train at. Then each is tested as ``splitpoint test --study`` tests, and stands in
+``peer.csv.gz`` beside ``trials.csv.gz``, where ``splitpoint report`` finds it. An interrupted run goes on. Needs
+``fastmri``, which ``make test`` installs.
 """
 
 from __future__ import annotations
@@ -252,6 +253,9 @@ def main() -> None:
     parser.add_argument("space", help="space (YAML) with a grid")
     parser.add_argument("--data", type=Path, required=True, help="prepared data set")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study's results")
+    parser.add_argument(
+        "--n", type=int, action="append", help="of the study's N this one; repeatable, and without it all"
+    )
     parser.add_argument("--epochs", type=int, help="of its trainings; without it, the study's")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
@@ -264,12 +268,15 @@ def main() -> None:
     space = load_space(given.space).on({task: len(facts.subset(task)) for task in facts.tasks}, str(data))
     if space.training.masks.test != about.mask or about.epochs["stl"] != (space.total_epochs,):
         parser.error(f"{out} was tested with another mask, or trained for other epochs, than {given.space} says")
+    unknown = sorted(set(given.n or ()) - set(space.scarce_counts))
+    if unknown:
+        parser.error(f"--n {unknown[0]} is no N of {given.space}, which has {', '.join(map(str, space.scarce_counts))}")
     if given.epochs is not None:
         space = longer(space, given.epochs)
     path = out / TABLE
     with side_by_side(given.workers) as mapped:
         rate, scores = chosen_rate(space, data, out / RATES, mapped)
-        counts = [count for count in space.scarce_counts if count is not None]
+        counts = given.n or [count for count in space.scarce_counts if count is not None]
         wanted = jobs(space, data, rate, counts, space.grid_seeds(), True)
         table = read_table(path) if path.is_file() else pd.DataFrame({"trial": []})
         table = table[table["trial"].isin([job.name for job in wanted])]

@@ -157,6 +157,12 @@ class Comparison:
         """Kinds that other tools made."""
         return [str(kind) for kind in self.results.table["kind"].unique() if kind not in OWN]
 
+    def is_aside(self, row: Row) -> bool:
+        """Whether a row does not belong to what the study compares: a peer, or another recipe for one of its rows."""
+        return row.kind in self.peers or (
+            bool(row.hyperparameters) and dataclasses.replace(row, hyperparameters="") in self.rows
+        )
+
     @functools.cached_property
     def networks(self) -> list[Row]:
         """The multi-task networks."""
@@ -184,7 +190,9 @@ class Comparison:
         """
         found = {row: self.slices(row, count, self.scarce, "validation") for row in self.networks}
         init = "random" if any(row.init == "random" for row in self.networks) else "joint"
-        there = {row: one for row, one in found.items() if one is not None and row.init == init}
+        there = {
+            row: one for row, one in found.items() if one is not None and row.init == init and not self.is_aside(row)
+        }
         most = max((len(one.columns) for one in there.values()), default=0)
         scores = {row: float(one.mean(axis=0).mean()) for row, one in there.items() if len(one.columns) == most}
         return max(scores, key=scores.__getitem__) if scores else None

@@ -28,6 +28,7 @@ _BASELINES = {
 }  # fmt: skip
 _PEERS = ("#7a4b1e", "#882255", "#999933")
 _WEIGHTINGS = {"naive": "#0072b2", "dwa": "#009e73", "uncertainty": "#cc79a7", "equal": "#e69f00"}
+_OTHER = "#666666"
 _LAYOUTS = (
     ("s", (0, (5, 2))), ("^", (0, (1.5, 1.5))), ("D", (0, (6, 1.5, 1, 1.5))), ("v", (0, (3, 1, 1, 1, 1, 1))),
     ("P", (0, (8, 2))), ("X", (0, (1, 3))), ("<", (0, (8, 2, 2, 2))), (">", (0, (4, 4))), ("*", (0, (2, 4))),
@@ -57,7 +58,7 @@ def styles(comparison: Comparison) -> dict[Row, Style]:
     for row in comparison.rows:
         if row.kind == "mtl":
             marker, dash = looks[row.layout]
-            colour = _WEIGHTINGS.get(row.weighting, "#666666")
+            colour = _OTHER if comparison.is_aside(row) else _WEIGHTINGS.get(row.weighting, _OTHER)
             face = {"transfer": "white", "joint": "#cccccc"}.get(row.init, colour)
             found[row] = Style(colour, marker, dash, 1.3, face)
         elif row.kind not in UNTRAINED:
@@ -96,7 +97,7 @@ def curves(comparison: Comparison) -> Figure:
             axis.xaxis.set_minor_locator(NullLocator())
             axis.set_xlim(counts[0] / 1.15, counts[-1] * 1.15)
             axis.set_xlabel(f"N: training slices of {comparison.scarce}")
-            axis.set_title(f"{task}{_untrained(comparison, task)}")
+            axis.set_title(f"{task}{_untrained(comparison, task)}", fontsize=9)
             axis.grid(color="#e6e6e6", lw=0.7)
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
@@ -111,12 +112,12 @@ def curves(comparison: Comparison) -> Figure:
 
 
 def _keep_to_own(axis: Axes, comparison: Comparison, task: str) -> None:
-    """Scale to the study's own networks, and say where a peer that lies far off is."""
+    """Scale to the study's own networks, and say where a peer or another recipe that lies far off is."""
     cells = {
         row: [one for count in comparison.counts if (one := comparison.cell(row, count, task, "ssim"))]
         for row in styles(comparison)
     }
-    own = [one.mean for row, found in cells.items() if row.kind not in comparison.peers for one in found]
+    own = [one.mean for row, found in cells.items() if not comparison.is_aside(row) for one in found]
     if not own:
         return
     low, high = min(own), max(own)
@@ -124,7 +125,7 @@ def _keep_to_own(axis: Axes, comparison: Comparison, task: str) -> None:
     away = []
     for row, found in cells.items():
         means = [one.mean for one in found]
-        if row.kind in comparison.peers and means and (min(means) < low - span or max(means) > high + span):
+        if comparison.is_aside(row) and means and (min(means) < low - span or max(means) > high + span):
             away.append(
                 f"{row.name}: {min(means):.3f} to {max(means):.3f}"
                 if len(set(means)) > 1
@@ -132,7 +133,7 @@ def _keep_to_own(axis: Axes, comparison: Comparison, task: str) -> None:
             )
     if away:
         axis.set_ylim(low - 0.15 * span, high + 0.08 * span)
-        text = "off the scale: " + "; ".join(away)
+        text = "off the scale: " + "\n".join(away)
         axis.text(0.02, 0.02, text, transform=axis.transAxes, fontsize=7.5, color="#555555", va="bottom")
 
 
@@ -140,11 +141,11 @@ def _untrained(comparison: Comparison, task: str) -> str:
     rows = [row for kind in UNTRAINED if (row := comparison.baseline(kind))]
     cells = {row.kind: comparison.cell(row, comparison.counts[0], task, "ssim") for row in rows}
     said = ", ".join(f"{kind} {one.mean:.3f}" for kind, one in cells.items() if one)
-    return f" ({said})" if said else ""
+    return f"\n{said}" if said else ""
 
 
 def forest(comparison: Comparison) -> Figure:
-    """Paired differences of SSIM from STL with their intervals over volumes: a panel a task and N, a line a network."""
+    """Paired differences of SSIM from STL with their intervals: a panel a task and N, a line a network."""
     tasks = [comparison.scarce, *comparison.abundant]
     counts = comparison.counts
     looks = styles(comparison)
@@ -199,17 +200,17 @@ def forest(comparison: Comparison) -> Figure:
 
 
 def _own_limits(comparison: Comparison, task: str, rows: list[Row]) -> tuple[float, float] | None:
-    """The span of the study's own intervals, where a peer's mean lies far outside."""
-    found = [
-        (row.kind in comparison.peers, _from_stl(comparison, row, task, n)) for row in rows for n in comparison.counts
+    """The span of the study's own intervals, where the mean of a peer or another recipe lies far outside."""
+    found = [(comparison.is_aside(row), _from_stl(comparison, row, task, n)) for row in rows for n in comparison.counts]
+    ends = [
+        end for aside, one in found if one and not aside for end in (one.mean, one.low, one.high) if np.isfinite(end)
     ]
-    ends = [end for peer, one in found if one and not peer for end in (one.mean, one.low, one.high) if np.isfinite(end)]
-    peers = [one.mean for peer, one in found if one and peer]
-    if not ends or not peers:
+    others = [one.mean for aside, one in found if one and aside]
+    if not ends or not others:
         return None
     low, high = min(*ends, 0.0), max(*ends, 0.0)
     span = max(high - low, 0.01)
-    if min(peers) >= low - span and max(peers) <= high + span:
+    if min(others) >= low - span and max(others) <= high + span:
         return None
     return low - 0.3 * span, high + 0.08 * span
 

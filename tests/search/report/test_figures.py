@@ -47,7 +47,7 @@ def test_the_ceiling_is_said_and_shown_but_is_no_line(table, tmp_path):
     ceiling = [made(CEILING, task, 0.99, seeds=(None,)) for task in ("PDw", "PDw-FS")]
     comparison = Comparison(read_results(store(pd.concat([table, *ceiling]), tmp_path)))
     figure = curves(comparison)
-    assert [axis.get_title().partition(" (")[0] for axis in figure.axes] == ["PDw-FS", "PDw"]
+    assert [axis.get_title().partition("\n")[0] for axis in figure.axes] == ["PDw-FS", "PDw"]
     for axis in figure.axes:
         assert "zero-filled 0." in axis.get_title()
         assert "noise-free truth 0." in axis.get_title()
@@ -168,6 +168,11 @@ def test_images_of_other_weights_or_damaged_ones_are_refused(table, tmp_path):
 
 def test_a_peer_far_off_does_not_hide_the_differences_between_the_studys_own_networks():
     near, far = (compare(pd.concat([study_table(), made(PEER, "PDw-FS", base, 12)])) for base in (0.74, 0.2))
+    recipe = made(SPLIT, "PDw-FS", 0.2, 12).assign(hyperparameters="the paper's", trial="other")
+    recipe = compare(pd.concat([study_table(), recipe]))
+    (aside,) = [row for row in recipe.rows if row.hyperparameters]
+    assert "off the scale: I2V10 naive (the paper's): 0.20" in curves(recipe).axes[0].texts[0].get_text()
+    assert styles(recipe)[aside].colour not in {look.colour for row, look in styles(recipe).items() if row != aside}
     for drawn, off in ((curves(near), False), (curves(far), True)):
         axis = drawn.axes[0]
         assert any("off the scale: fastMRI VarNet, STL" in text.get_text() for text in axis.texts) is off
