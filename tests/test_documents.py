@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from benchmarks import noise, peer
+from benchmarks import noise, peer, training
 from recon.stored import read_json
 from search.noise import short, summary
 from search.report.compare import Comparison
@@ -65,3 +66,14 @@ def test_the_table_of_what_a_trial_says_is_that_of_its_stored_trainings():
         for row in summary(table).to_dict("records"):
             numbers = (short(row["layout"]), short(row["residual"]), f"{row['F']:.1f}")
             assert f"| {where} | {row['value']} | {numbers[0]} | {numbers[1]} | {numbers[2]} (" in text
+
+
+def test_the_table_of_the_trainings_choices_is_that_of_its_stored_trainings():
+    lines = [json.loads(line) for line in (DOCS / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = training.summary(pd.DataFrame(lines)).to_dict("records")
+    assert {row["seeds"] for row in rows} == {3}
+    section = (DOCS / "benchmarks.md").read_text(encoding="utf-8").split("### The recipe before")[0]
+    for row in rows:
+        cells = [f"{row['PDw-FS 10']:.4f}", f"{row['PDw 32']:.4f}"]
+        cells += [row.get(f"{name} minus base", "–") for name in ("PDw-FS 10", "PDw 32")]
+        assert f"| {' | '.join(cells)} |" in section, row["variant"]
