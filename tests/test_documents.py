@@ -77,3 +77,12 @@ def test_the_table_of_the_trainings_choices_is_that_of_its_stored_trainings():
         cells = [f"{row['PDw-FS 10']:.4f}", f"{row['PDw 32']:.4f}"]
         cells += [row.get(f"{name} minus base", "–") for name in ("PDw-FS 10", "PDw 32")]
         assert f"| {' | '.join(cells)} |" in section, row["variant"]
+
+
+@pytest.mark.parametrize("name", ["training-snr40", "training-80"])
+def test_the_sense_steps_at_other_noise_and_size_are_those_of_their_stored_trainings(name):
+    lines = [json.loads(line) for line in (DOCS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    for row in training.summary(pd.DataFrame(lines)).to_dict("records"):
+        if row["variant"] != "base":
+            assert f"| {row['PDw-FS 10 minus base']} | {row['PDw 28 minus base']} |" in text, row["variant"]
