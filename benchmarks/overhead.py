@@ -27,6 +27,8 @@ from recon.config import TrainConfig
 LOG = "log.jsonl"
 CHECKPOINT_BYTES = 1_000_000
 """About what the quickstart's network has."""
+SLICES = 24
+"""Validation slices of a task, as the quickstart has."""
 _started = False
 
 
@@ -36,6 +38,7 @@ class Epoch:
 
     epoch: int
     metrics: dict[str, float]
+    slices: dict[str, dict[str, list[float]]]
 
     def save(self, directory: Path) -> None:
         """Write a checkpoint of so many bytes."""
@@ -85,7 +88,8 @@ def train(
         _note(data, "epoch")
         metrics = {f"{name}/{task}": 0.5 for task in config.tasks for name in ("ssim", "psnr", "nrmse", "loss")}
         metrics |= {"ssim": 0.5, "loss": 0.1, "seconds": 1.0, "gpu_seconds": 0.0, "parameters": 1e5}
-        report(Epoch(epoch, {**metrics, "peak_memory_bytes": 1e8}))
+        slices = {task: {name: [0.5] * SLICES for name in ("ssim", "psnr", "nrmse")} for task in config.tasks}
+        report(Epoch(epoch, {**metrics, "peak_memory_bytes": 1e8}, slices))
 
 
 def _note(data: Path, what: str) -> None:
@@ -113,8 +117,11 @@ def measure(trials: int, epochs: int) -> dict[str, Any]:
         data = Path(folder)
         facts = DataFacts(data, "none", {"a": 10, "b": 10})
         began, cpu = time.time(), time.process_time()
-        launch(space, facts, "overhead", runs_dir=data / "runs", resources=Resources(max_concurrent=1), trainer=train)
+        resources = Resources(max_concurrent=1)
+        outcome = launch(space, facts, "overhead", runs_dir=data / "runs", resources=resources, trainer=train)
         driver = time.process_time() - cpu
+        if outcome.complaint is not None:
+            raise SystemExit(f"the search that was timed did not end: {outcome.complaint}")
         lines = [json.loads(line) for line in (data / LOG).read_text().splitlines()]
     begins = [line["wall"] for line in lines if line["what"] == "begin"]
     starts = [line for line in lines if line["what"] == "ready"]

@@ -208,16 +208,17 @@ def main() -> None:
     stored = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.is_file() else []
     lines = stored
     if given.data is not None:
-        wanted = list(jobs(given.space, given.data, given.fresh, given.n, given.seeds, given.only or list(VARIANTS)))
+        found = jobs(given.space, given.data, given.fresh, given.n, given.seeds, given.only or list(VARIANTS))
+        wanted = {identity({**job["labels"], "config": job["config"]}): job for job in found}
         known = {identity(line): line for line in stored}
-        missing = [job for job in wanted if identity({**job["labels"], "config": job["config"]}) not in known]
+        missing = [job for key, job in wanted.items() if key not in known]
         with side_by_side(given.workers) as mapped, given.out.open("a") as file:
             for count, line in enumerate(mapped(run, missing), start=1):
                 known[identity(line)] = line
                 print(json.dumps(line), file=file, flush=True)
                 print(f"{count} of {len(missing)}: {line['variant']}, {line['task']}", file=sys.stderr)
         # What is there of other data or of another base is no match for these.
-        lines = [known[identity({**job["labels"], "config": job["config"]})] for job in wanted]
+        lines = [known[key] for key in wanted]
     if not lines:
         parser.error(f"{given.out} holds no trainings yet; give --data")
     if len({tuple(line[name] for name in LABELS[:4]) for line in lines}) < len(lines):

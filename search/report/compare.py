@@ -105,6 +105,7 @@ class Comparison:
     results: Results
     _pivots: dict[tuple[Row, int, str, str], pd.DataFrame | None] = field(default_factory=dict, repr=False)
     _cells: dict[tuple[Row, int, str, str], Cell | None] = field(default_factory=dict, repr=False)
+    _differences: dict[tuple[Row, Row, int, str, str], Difference | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         about = self.results.about
@@ -202,6 +203,12 @@ class Comparison:
 
         None where they have none in common at this N, are the same, or the first is no network's.
         """
+        key = (row, other, count, task, metric)
+        if key not in self._differences:
+            self._differences[key] = self._minus(*key)
+        return self._differences[key]
+
+    def _minus(self, row: Row, other: Row, count: int, task: str, metric: str) -> Difference | None:
         mine, theirs = (self.slices(one, count, task, metric) for one in (row, other))
         if row.kind in UNTRAINED or row == other or mine is None or theirs is None:
             return None

@@ -153,7 +153,7 @@ def test_intervals_hold_the_truth_as_often_as_they_claim_whichever_of_seeds_and_
         found = difference(frame(values))
         assert found.low <= found.mean <= found.high
         held += found.low <= 0.4 <= found.high
-    # With so few seeds Satterthwaite's degrees of freedom are a little off; volumes alone would hold .2 of the fourth.
+    # With so few seeds Satterthwaite's degrees of freedom are a little off.
     assert 0.91 <= held / 300 <= 0.99
 
 
@@ -169,7 +169,7 @@ def test_seeds_that_agree_leave_students_interval_over_volumes_and_volumes_that_
 
 
 def test_a_volume_of_more_slices_weighs_more():
-    """The mean is over slices; a hundred volumes repeated a slice each tell as much as they do once."""
+    """The mean is over slices, and so is its error."""
     rng = np.random.default_rng(1)
     means, counts = rng.normal(size=12), rng.integers(1, 5, 12)
     index = pd.MultiIndex.from_tuples(
