@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 export SPLITPOINT_RUNS := $(RUNS)
 
-.PHONY: help install install-dev quickstart paper test test-slow test-cluster lint types clean
+.PHONY: help install install-dev quickstart paper test test-slow test-cluster lint types docs clean
 
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps fastmri runstats
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 install: $(VENV)/installed  ## create .venv with the pinned dependencies
@@ -35,7 +39,7 @@ $(RAW)/complete: $(VENV)/installed
 	$(SPLITPOINT) simulate $(RAW) --train 14 --val 12 --test 20 --matrix 56 --slices 2 --coils 4 --snr 20
 	touch $@
 
-quickstart: $(RAW)/complete  ## simulated knees to a tested bundle; at most 10 minutes on two cores
+quickstart: $(RAW)/complete  ## simulated knees to a tested bundle; 9 to 14 minutes on two cores
 	$(SPLITPOINT) prepare $(RAW) --out $(PREPARED)
 	$(SPLITPOINT) inspect $(PREPARED) --space spaces/quickstart.yaml --out $(QUICK)/contact_sheet.png
 	$(SPLITPOINT) launch spaces/quickstart.yaml --data $(PREPARED) --study quickstart
@@ -77,12 +81,18 @@ test-slow: $(VENV)/installed-dev  ## the long tests
 test-cluster: $(VENV)/installed-dev  ## tests over several hosts (root, ssh, network namespaces)
 	$(BIN)/python -m pytest -m cluster
 
-lint: $(VENV)/installed-dev  ## ruff
+lint: $(VENV)/installed-dev  ## ruff, and the one-way arrows between packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/installed-dev  ## mypy
 	$(BIN)/mypy
 
+docs: $(VENV)/installed-docs  ## the documentation's site, into site/; a broken link fails
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/draw_blocks.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:  ## remove .venv and caches (runs and data stay)
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache *.egg-info

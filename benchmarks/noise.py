@@ -11,7 +11,7 @@ appended to ``--out`` as they come, and the same command again runs only what is
 nothing and summarises what is there.
 
 CPU seconds are of ``recon.training.train`` in a worker of one thread, its validation included. What the columns are,
-``search.noise.summary`` says.
+``search.results.noise.grid.summary`` says.
 """
 
 from __future__ import annotations
@@ -33,19 +33,23 @@ from recon.config import TrainConfig
 from recon.data.loading import Batch, slice_batch
 from recon.data.prepared import PreparedData
 from recon.errors import InputError
-from recon.evaluation import SliceMetrics, validate
-from recon.layout import Layout
-from recon.masks import fixed
-from recon.training import EpochReport, TrainingError, train
-from recon.unrolled import UnrolledNetwork
-from search.leaderboard import plain_table
-from search.noise import dumped, group_table, rounded, shown, summary, verdict
-from search.parallel import side_by_side
-from spaces.schema import Init, Point, Space, load_space
+from recon.evaluation.measure import SliceMetrics, validate
+from recon.network.layout import Layout
+from recon.network.unrolled import UnrolledNetwork
+from recon.physics.masks import fixed
+from recon.training.loop import EpochReport, TrainingError, train
+from search.results.noise.grid import summary
+from search.results.noise.groups import group_table, verdict
+from search.results.noise.words import dumped, rounded, shown
+from search.results.text import plain_table
+from search.run.parallel import side_by_side
+from spaces.point import Init, Point
+from spaces.reading import load_space
+from spaces.space import Space
 
 LAYOUTS = "I12,I2V10,V12,I6V6,I2Y10,V6I6"
 LABELS = ("kind", "start", "layout", "weighting", "n", "seed", "hash")
-Job = dict[str, Any]
+NoiseJob = dict[str, Any]
 """``labels`` (a value for each of LABELS), ``config``, ``from`` (the configuration that its start was trained with),
 and where things lie: ``data``, ``fresh``, ``init``, ``checkpoint``."""
 
@@ -56,14 +60,14 @@ def opened(path: str) -> PreparedData:
     return PreparedData(Path(path))
 
 
-def identity(line: Job) -> str:
+def identity(line: NoiseJob) -> str:
     """Of a training: its labels, its whole configuration and that of its start."""
     return json.dumps([[line["labels"][name] for name in LABELS], line["config"], line["from"]], sort_keys=True)
 
 
 def jobs(
     space: Space, data: Path, layouts: Iterable[str], seeds: int, start: Init, folder: Path, fresh: Path | None
-) -> tuple[list[Job], list[Job]]:
+) -> tuple[list[NoiseJob], list[NoiseJob]]:
     """Every training: the networks that others start from, and the trials.
 
     Args:
@@ -76,8 +80,8 @@ def jobs(
         fresh: prepared data that trials are measured on beside the validation split.
     """
     count, weighting = space.scarce_counts[0], space.weightings[0]
-    starts: list[Job] = []
-    trials: list[Job] = []
+    starts: list[NoiseJob] = []
+    trials: list[NoiseJob] = []
     for seed in range(space.seed, space.seed + seeds):
         common = {"start": start, "n": count, "seed": seed, "hash": opened(str(data)).hash[:12]}
         first: TrainConfig | None = None
@@ -109,7 +113,7 @@ def jobs(
     return starts, trials
 
 
-def run(job: Job) -> dict[str, Any]:
+def run(job: NoiseJob) -> dict[str, Any]:
     """One training, as a line: labels, configuration, ``cpu_seconds``, ``epochs`` (SSIM of the mean and each task, and
     the training loss, by epoch), ``slices`` (SSIM of each slice at the end; ``val`` and, where asked for, ``fresh``),
     or ``error`` where its loss was no longer finite."""
@@ -171,8 +175,8 @@ def kept(slices: SliceMetrics, data: PreparedData) -> dict[str, dict[str, list[A
 
 
 def tables(lines: Iterable[dict[str, Any]]) -> dict[str, pd.DataFrame]:
-    """The trials as ``search.noise`` takes them: ``validation`` by epoch and, where all have it, ``fresh`` at the
-    end."""
+    """The trials as ``search.results.noise`` takes them: ``validation`` by epoch and, where all have it, ``fresh`` at
+    the end."""
     trials = [line for line in lines if line["kind"] == "trial"]
     validation = [
         {
@@ -215,8 +219,8 @@ def seconds(lines: Iterable[dict[str, Any]]) -> dict[str, float]:
 def measured(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """All that the lines show, as JSON has it.
 
-    ``start, n, weighting, cpu_seconds`` (``trial``, ``start``), ``rows``: those of ``search.noise.summary`` for
-    ``on`` validation and fresh; ``verdict`` on each.
+    ``start, n, weighting, cpu_seconds`` (``trial``, ``start``), ``rows``: those of
+    ``search.results.noise.grid.summary`` for ``on`` validation and fresh; ``verdict`` on each.
 
     Raises InputError where two layouts and two seeds are not there.
     """
@@ -246,10 +250,10 @@ def text(lines: list[dict[str, Any]]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def run_missing(wanted: list[Job], known: dict[str, dict[str, Any]], out: Path, workers: int) -> None:
+def run_missing(wanted: list[NoiseJob], known: dict[str, dict[str, Any]], out: Path, workers: int) -> None:
     """Run the jobs that ``known`` lacks; each is a line in ``out`` and in ``known`` as soon as it is done."""
 
-    def there(job: Job) -> bool:
+    def there(job: NoiseJob) -> bool:
         line = known.get(identity(job))
         if line is None or (job["checkpoint"] is not None and not Path(job["checkpoint"]).is_dir()):
             return False
@@ -263,7 +267,7 @@ def run_missing(wanted: list[Job], known: dict[str, dict[str, Any]], out: Path, 
             print(f"{count} of {len(missing)}: {line['kind']} {line['layout']}, seed {line['seed']}", file=sys.stderr)
 
 
-def labelled(line: dict[str, Any]) -> Job:
+def labelled(line: dict[str, Any]) -> NoiseJob:
     """A stored line as ``identity`` takes it."""
     return {"labels": {name: line[name] for name in LABELS}, "config": line["config"], "from": line["from"]}
 

@@ -50,10 +50,10 @@ def ready() -> None:
     """What a worker does before its first step."""
     import torch
 
-    from recon.optimiser import make_optimiser
-    from recon.training import make_schedule
-    from recon.unrolled import UnrolledNetwork
-    from recon.weighting import make_weighting
+    from recon.network.unrolled import UnrolledNetwork
+    from recon.training.loop import make_schedule
+    from recon.training.optimiser import make_optimiser
+    from recon.training.weighting import make_weighting
 
     config = TrainConfig.model_validate(
         {"tasks": ("a", "b"), "network": {"layout": "IV", "channels": 2, "pools": 1}, "clip_norm": 1}
@@ -100,8 +100,10 @@ def _note(data: Path, what: str) -> None:
 
 def measure(trials: int, epochs: int) -> dict[str, Any]:
     """Launch a search of so many trials in a folder of its own, and what it took."""
-    from search.launch import DataFacts, Resources, launch
-    from spaces.schema import Space
+    from search.run.cluster import Resources
+    from search.run.facts import DataFacts
+    from search.run.launch import launch
+    from spaces.space import Space
 
     space = Space.model_validate(
         {

@@ -33,25 +33,19 @@ from benchmarks.varnet import FastMRIChain
 from recon.config import TrainConfig
 from recon.data.loading import Loader
 from recon.data.prepared import PreparedData, Slice
-from recon.evaluation import Method, evaluate
+from recon.evaluation.compare import Method, evaluate
+from recon.evaluation.definitions import REPORTED
 from recon.files import replace_file
-from recon.layout import Layout
-from recon.masks import Mask
-from recon.optimiser import make_optimiser
-from recon.training import complex_l1, make_schedule, seeded
-from search.leaderboard import plain_table
-from search.parallel import side_by_side
-from search.results import (
-    DEFINITION,
-    KEYS,
-    images_path,
-    read_results,
-    read_table,
-    write_images,
-    write_table,
-)
-from search.tested import TrialTest, test_methods
-from spaces.schema import Space, load_space
+from recon.network.layout import Layout
+from recon.physics.masks import Mask
+from recon.training.loop import complex_l1, make_schedule, seeded
+from recon.training.optimiser import make_optimiser
+from search.results.folder import KEYS, images_path, read_results, read_table, write_images, write_table
+from search.results.tested import TrialTest, test_methods
+from search.results.text import plain_table
+from search.run.parallel import side_by_side
+from spaces.reading import load_space
+from spaces.space import Space
 
 KIND = "fastmri"
 TABLE = "peer.csv.gz"
@@ -66,7 +60,7 @@ def digest(config: TrainConfig) -> str:
 
 
 @dataclass(frozen=True)
-class Job:
+class PeerJob:
     """One training; picklable."""
 
     config: TrainConfig
@@ -86,7 +80,7 @@ class Job:
 class Made:
     """What came of it."""
 
-    job: Job
+    job: PeerJob
     validation: float
     """SSIM on the validation split; NaN where the loss was no longer finite."""
     found: TrialTest | None
@@ -118,7 +112,7 @@ def apply(network: FastMRIChain, kspace: Tensor, mask: Tensor, maps: Tensor) -> 
     return network(torch.view_as_real(kspace * mask), mask[..., None], torch.view_as_real(maps))
 
 
-def train(job: Job) -> FastMRIChain | None:
+def train(job: PeerJob) -> FastMRIChain | None:
     """The plain loop; None where the loss is no longer finite."""
     config = job.config
     loader = Loader(opened(job.data, False), config)
@@ -160,7 +154,7 @@ def method(network: FastMRIChain) -> Method:
     return reconstruct
 
 
-def run(job: Job) -> Made:
+def run(job: PeerJob) -> Made:
     """Train, validate, and test where that is asked."""
     torch.set_num_threads(1)
     network = train(job)
@@ -169,7 +163,7 @@ def run(job: Job) -> Made:
     (task,) = job.config.tasks
     data = opened(job.data, False)
     parts = [
-        part for _, part in evaluate(data, "val", {task: {"": method(network)}}, job.config.masks.val, (DEFINITION,))
+        part for _, part in evaluate(data, "val", {task: {"": method(network)}}, job.config.masks.val, (REPORTED,))
     ]
     validation = float(pd.concat(parts)["ssim"].mean())
     if not job.test:
@@ -196,7 +190,9 @@ def run(job: Job) -> Made:
     return Made(job, validation, found)
 
 
-def jobs(space: Space, data: Path, rate: float, counts: Iterable[int], seeds: Iterable[int], test: bool) -> list[Job]:
+def jobs(
+    space: Space, data: Path, rate: float, counts: Iterable[int], seeds: Iterable[int], test: bool
+) -> list[PeerJob]:
     """A training for each task, N and seed, each once."""
     assert space.scarce is not None
     found = []
@@ -208,7 +204,7 @@ def jobs(space: Space, data: Path, rate: float, counts: Iterable[int], seeds: It
                 if config.optimiser == "muon":  # whose rate goes with Adam's
                     rates["muon_learning_rate"] = config.muon_learning_rate * rate / config.learning_rate
                 config = config.model_copy(update=rates)
-                found.append(Job(config, data, count, test))
+                found.append(PeerJob(config, data, count, test))
     return found
 
 

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -31,14 +32,13 @@ from torch import Tensor, nn
 
 from benchmarks.varnet import FastMRIChain
 from recon.config import MaskConfig, NetworkConfig, TrainConfig, WeightingConfig
-from recon.data.loading import Batch
-from recon.fourier import fft
-from recon.masks import fixed
-from recon.operators import to_hybrid
-from recon.optimiser import make_optimiser
-from recon.training import complex_l1
-from recon.unrolled import UnrolledNetwork
-from recon.weighting import make_weighting
+from recon.network.unrolled import UnrolledNetwork
+from recon.physics.fourier import fft
+from recon.physics.masks import fixed
+from recon.physics.operators import ColumnSense, to_hybrid
+from recon.training.loop import complex_l1
+from recon.training.optimiser import make_optimiser
+from recon.training.weighting import make_weighting
 
 TASK = "only"
 
@@ -123,27 +123,33 @@ def runner(size: Size, variant: str) -> Runner:
     crop = (size.rows, size.columns)
     config = configuration(size, variant)
     network: nn.Module
-    inputs: tuple[Any, ...]
+    forward: Callable[[], Tensor]
     optimiser: torch.optim.Optimizer
     if variant == PEER:
-        network = FastMRIChain.like(ours(config))
+        network = chain = FastMRIChain.like(ours(config))
         inputs = (torch.view_as_real(kspace), mask[..., None], torch.view_as_real(maps))
+        forward = partial(chain, *inputs)
         optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     else:
         network = unrolled = ours(config)
-        scale, ids = torch.ones(size.batch), tuple(range(size.batch))
-        inputs = (Batch(*to_hybrid(kspace, maps), mask, target, TASK, scale, crop, ids), TASK)
+        hybrid, folded = to_hybrid(kspace, maps)
+
+        def through() -> Tensor:
+            # The operator belongs to what a batch costs, so it is made anew each time.
+            result: Tensor = unrolled(ColumnSense(folded, mask), hybrid, TASK)
+            return result
+
+        forward = through
         optimiser = make_optimiser(config, unrolled, make_weighting(config.weighting, config.tasks, {TASK: 1}))
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
-        complex_l1(network(*inputs), target, crop).backward()
+        complex_l1(forward(), target, crop).backward()
         optimiser.step()
 
     @torch.no_grad()
     def infer() -> Tensor:
-        result: Tensor = network(*inputs)
-        return result
+        return forward()
 
     return Runner(step, infer)
 
@@ -159,11 +165,11 @@ def convolutions(size: Size, order: torch.memory_format) -> Runner:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(note)
-    kspace, maps, mask, target = problem(size)
-    batch = Batch(*to_hybrid(kspace, maps), mask, target, TASK, torch.ones(size.batch), (1, 1), (0,))
-    whole = patch("recon.unet.memory_format", lambda image: torch.contiguous_format)  # no convolution in parts
+    kspace, maps, mask, _ = problem(size)
+    hybrid, folded = to_hybrid(kspace, maps)
+    whole = patch("recon.network.unet.memory_format", lambda image: torch.contiguous_format)  # no convolution in parts
     with torch.no_grad(), whole:
-        network(batch, TASK)
+        network(ColumnSense(folded, mask), hybrid, TASK)
     for module, _, _ in found:
         module._forward_hooks.clear()
         module.to(memory_format=order)

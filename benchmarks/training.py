@@ -34,11 +34,11 @@ from torch import Tensor, nn
 from benchmarks.noise import unseen
 from recon.config import TrainConfig
 from recon.data.prepared import PreparedData
-from recon.training import TrainingError, train
-from recon.unet import MULTIPLE, UnetRunner, run_unet
-from search.leaderboard import plain_table
-from search.parallel import side_by_side
-from spaces.schema import load_space
+from recon.network.unet import MULTIPLE, UnetRunner, run_unet
+from recon.training.loop import TrainingError, train
+from search.results.text import plain_table
+from search.run.parallel import side_by_side
+from spaces.reading import load_space
 
 SPACE = "spaces/paper-small.yaml"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -84,7 +84,7 @@ def unnormalised(
     multiple: int = MULTIPLE,
     run: UnetRunner = run_unet,
 ) -> Tensor:
-    """In place of ``recon.unet.regularise``: the U-Net on the image as it is, in units of its volume's scale.
+    """In place of ``recon.network.unet.regularise``: the U-Net on the image as it is, in units of its volume's scale.
 
     Args:
         encoder: an Encoder.
@@ -149,7 +149,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = TrainConfig.model_validate(job["config"])
     swap: AbstractContextManager[Any] = (
-        nullcontext() if job["normalise"] else patch("recon.unrolled.regularise", unnormalised)
+        nullcontext() if job["normalise"] else patch("recon.network.unrolled.regularise", unnormalised)
     )
     found: dict[str, Any] = {"ssim": None}
     began = time.process_time()

@@ -13,9 +13,9 @@ import torch
 from fastmri.models.varnet import NormUnet, VarNetBlock
 from torch import Tensor, nn
 
-from recon.operators import Sense
-from recon.unrolled import Block, UnrolledNetwork, sense_start
-from tests.recon.fastmri_weights import norm_unet_state
+from benchmarks.fastmri_weights import norm_unet_state
+from recon.network.unrolled import Block, UnrolledNetwork, sense_start
+from recon.physics.operators import Sense
 
 
 class FastMRIChain(nn.Module):

@@ -19,11 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from recon.arrays import Array, reconstruct_arrays
 from recon.config import TrainConfig
+from recon.data.options import PrepareOptions
 from recon.errors import InputError
 from recon.files import replace_directory
+from recon.network.unrolled import UnrolledNetwork
 from recon.stored import load_weights, read_json, train_config
-from recon.unrolled import UnrolledNetwork
 
 FORMAT = 1
 MODEL, CONFIG, CARD, TASKS = "model.safetensors", "config.json", "README.md", "tasks"
@@ -43,8 +45,42 @@ class Bundle:
     config: TrainConfig
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def reconstruct(self, kspace: Array, task: str | None = None, mask: Any = None, maps: Any = None) -> Array:
+        """Reconstruct slices of k-space: arrays in, images out, in the same units.
 
-def save(directory: Path, bundle: Bundle, card: str) -> None:
+        Args:
+            kspace: (coils, rows, columns) or (slices, coils, rows, columns), complex, NumPy or torch: centred, by the
+                orthonormal Fourier transform, without readout oversampling, zero where nothing was acquired.
+            task: one of ``config.tasks``; may be left out where there is one.
+            mask: what was acquired, (columns,) or (rows, columns); without it, where k-space is not zero.
+            maps: coil maps in ``kspace``'s shape; without them, by ESPIRiT as the training data's were made.
+
+        Returns:
+            The complex images, (rows, columns) or (slices, rows, columns), of ``kspace``'s kind.
+
+        Raises:
+            InputError: as ``recon.arrays.reconstruct_arrays``, or no task where there are several.
+        """
+        if task is None and len(self.config.tasks) > 1:
+            raise InputError(f"the bundle reconstructs {', '.join(self.config.tasks)}; say which as task")
+        options = self.prepare_options
+        return reconstruct_arrays(
+            self.network,
+            kspace,
+            self.config.tasks[0] if task is None else task,
+            mask,
+            maps,
+            calibration_width=options.calibration_width,
+            eigenvalue_crop=options.eigenvalue_crop,
+        )
+
+    @property
+    def prepare_options(self) -> PrepareOptions:
+        """How the training data were prepared; the defaults where the bundle does not say."""
+        return PrepareOptions.model_validate(self.provenance.get("prepare") or {})
+
+
+def save(directory: str | Path, bundle: Bundle, card: str) -> None:
     """Write a bundle with its per-task networks; the folder appears whole or not at all, and replaces an older one.
 
     Args:
@@ -81,7 +117,7 @@ def save(directory: Path, bundle: Bundle, card: str) -> None:
             _write(folder, Bundle(single, alone, {**bundle.provenance, "path_of": whole}), note)
 
 
-def load(directory: Path, device: torch.device | str = "cpu") -> Bundle:
+def load(directory: str | Path, device: torch.device | str = "cpu") -> Bundle:
     """Read a bundle.
 
     Raises InputError, in one sentence, where the folder is no bundle or a damaged one.

@@ -23,10 +23,22 @@ def replace_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path)
     try:
-        yield fresh
-        fresh.replace(path)
+        with _named(fresh, path):
+            yield fresh
+            fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(fresh: Path, path: Path) -> Iterator[None]:
+    """Let errors of the system name the file that was wanted, not the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and str(error.filename) == str(fresh):
+            error.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager
@@ -37,7 +49,8 @@ def replace_directory(path: Path) -> Iterator[Path]:
         raise NotADirectoryError(errno.ENOTDIR, "this is a file, where a directory is to be written", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = _beside(path)
-    fresh.mkdir()
+    with _named(fresh, path):
+        fresh.mkdir()
     try:
         yield fresh
         if path.exists():

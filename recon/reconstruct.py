@@ -18,14 +18,17 @@ import torch
 
 from recon.bundle import Bundle
 from recon.data import readers, volume
+from recon.data.index import IndexRow
+from recon.data.options import PrepareOptions
 from recon.data.prepare import task_of
-from recon.data.prepared import PrepareOptions, Row, Slice
+from recon.data.prepared import Slice
 from recon.data.readers import RawVolume
+from recon.device import choose_device
 from recon.errors import InputError
-from recon.evaluation import magnitude, network_method
+from recon.evaluation.compare import magnitude
+from recon.evaluation.methods import network_method
 from recon.files import replace_file
-from recon.masks import Mask, fixed, given
-from recon.training import choose_device
+from recon.physics.masks import Mask, fixed, given
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def reconstruct_file(
         InputError: a raw file that cannot be read, a task that the bundle does not know, or an output that is the
             input.
     """
-    options = options or remembered_options(bundle)
+    options = options or bundle.prepare_options
     opened = readers.read_volume(raw, options.hints)
     name = _task(bundle, opened, raw, task, options)
     target = Path(out)
@@ -90,7 +93,7 @@ def reconstruct_file(
         images = file.create_dataset("reconstruction", (opened.slices, rows, columns), np.float32)
         for position, piece in enumerate(volume.pieces(opened, options, matrices)):
             scale = float(np.abs(piece.target).max()) or 1.0
-            row = Row(
+            row = IndexRow(
                 slice_id=position,
                 task=name,
                 volume=opened.name,
@@ -114,11 +117,6 @@ def reconstruct_file(
                 progress(position + 1, opened.slices)
         file.attrs.update(_about(bundle, opened, name, mask))
     return Reconstruction(target, name, opened.slices, mask, opened.mask is not None)
-
-
-def remembered_options(bundle: Bundle) -> PrepareOptions:
-    """How the bundle's training data were prepared; the defaults where it does not say."""
-    return PrepareOptions.model_validate(bundle.provenance.get("prepare") or {})
 
 
 def _task(bundle: Bundle, opened: RawVolume, raw: Path, task: str | None, options: PrepareOptions) -> str:

@@ -1,6 +1,6 @@
 """Reading back what checkpoints and bundles share, a configuration and weights; what does not fit is one sentence.
 
-Which files hold them is left to ``recon.training`` and ``recon.bundle``.
+Which files hold them is left to ``recon.training.loop`` and ``recon.bundle``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from recon.config import TrainConfig
-from recon.errors import InputError
-from recon.unrolled import UnrolledNetwork
+from recon.errors import InputError, sentence
+from recon.network.unrolled import UnrolledNetwork
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -40,10 +40,7 @@ def train_config(content: object, path: Path) -> TrainConfig:
     try:
         return TrainConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path} is not the configuration of a training: {field or 'it'}: {message}") from error
+        raise InputError(f"{path} is not the configuration of a training: {sentence(error)}") from error
 
 
 def load_weights(network: UnrolledNetwork, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from recon.config import Config, NetworkConfig
-from recon.layout import KINDS, Layout
+from recon.network.layout import KINDS, Layout
 
 Value = str | int | float
 
@@ -73,7 +73,7 @@ def costs(network: NetworkConfig, tasks: tuple[str, ...]) -> Costs:
 def _costs(network: NetworkConfig, tasks: tuple[str, ...]) -> Costs:
     import torch
 
-    from recon.unrolled import UnrolledNetwork
+    from recon.network.unrolled import UnrolledNetwork
 
     def count(layout: str) -> int:
         with torch.device("meta"):
@@ -88,9 +88,15 @@ class LayoutChoice(Config):
     """Base of the choices below."""
 
     max_changes: int | None = Field(default=None, ge=0)
-    """At most so many changes of kind from one block to the next."""
+    """Largest number of changes of kind from one block to the next.
+
+    None: no limit.
+    """
     max_parameters: int | None = Field(default=None, ge=1)
-    """At most so many parameters of the whole network (all tasks)."""
+    """Largest number of parameters of the whole network, all tasks together.
+
+    None: no limit.
+    """
 
     @abstractmethod
     def dimensions(self, blocks: int) -> dict[str, Dimension]:
@@ -131,8 +137,9 @@ class FreeLayouts(LayoutChoice):
     """Every block is free: 3^blocks layouts, one dimension a block (``b01``, ``b02`` …)."""
 
     kind: Literal["free"] = "free"
+    """Every block is free."""
     kinds: str = KINDS
-    """The kinds that a block may be."""
+    """Kinds that a block may have, such as IV."""
 
     @field_validator("kinds")
     @classmethod
@@ -213,9 +220,14 @@ class PrefixLayouts(LayoutChoice):
     """Shared blocks first, then a tail of one kind: the paper's family. Two dimensions, ``shared`` and ``tail``."""
 
     kind: Literal["prefix"]
+    """Shared blocks come first, then a tail of one kind."""
     shared: tuple[int, int] | None = None
-    """Fewest and most shared blocks; without it, none to all."""
+    """Smallest and largest number of shared blocks.
+
+    None: from no block to all blocks.
+    """
     tails: tuple[Literal["Y", "V"], ...] = Field(default=("Y", "V"), min_length=1)
+    """Kinds that the tail may have."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PrefixLayouts:
@@ -251,7 +263,9 @@ class ListedLayouts(LayoutChoice):
     """Named layouts only; one dimension, ``layout``."""
 
     kind: Literal["list"]
+    """The layouts are named one by one."""
     choices: tuple[str, ...] = Field(min_length=1)
+    """Layouts to choose among, such as I2V10."""
 
     @field_validator("choices")
     @classmethod

@@ -38,8 +38,8 @@ def raw(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def prepared(raw, tmp_path_factory) -> Path:
     """The same, prepared: tasks PDw and PDw-FS, 12 training slices each."""
+    from recon.data.options import PrepareOptions
     from recon.data.prepare import prepare
-    from recon.data.prepared import PrepareOptions
 
     folder = tmp_path_factory.mktemp("data") / "prepared"
     report = prepare([raw], folder, PrepareOptions(calibration_width=16))

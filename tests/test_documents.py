@@ -9,11 +9,12 @@ import pytest
 
 from benchmarks import noise, peer, training
 from recon.stored import read_json
-from search.noise import short, summary
 from search.report.compare import Comparison
 from search.report.tables import legend, tables, write
-from search.results import read_results
-from spaces.schema import load_space
+from search.results.folder import read_results
+from search.results.noise.grid import summary
+from search.results.noise.words import short
+from spaces.reading import load_space
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recon import coils
-from recon.data.prepared import VolumeRecord
 from recon.data.readers import RawVolume
 from recon.data.readers.raw import SamplesHash
+from recon.data.volume_file import VolumeRecord
 from recon.errors import InputError
+from recon.physics import coils, espirit
 
 Severity = Literal["error", "warning"]
 
@@ -88,10 +88,10 @@ class Survey:
             corners += corner.shape[1]
             self.edge += coils.coil_covariance(corner)
             if along_readout:
-                left, right = coils.calibration_columns(raw.columns, calibration_width, raw.mask)
+                left, right = espirit.calibration_columns(raw.columns, calibration_width, raw.mask)
                 self.centre += coils.readout_covariance(kspace[..., left:right])
             else:
-                self.centre += coils.coil_covariance(coils.calibration_region(kspace, calibration_width, raw.mask))
+                self.centre += coils.coil_covariance(espirit.calibration_region(kspace, calibration_width, raw.mask))
         self.edge /= max(1, corners)
         self.kspace_sha256 = digest.hexdigest()
         self._compare_what_is_written(written)

@@ -18,12 +18,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from recon.coils import espirit_residual
 from recon.config import MaskConfig, MasksConfig
-from recon.data.prepared import SPLITS, PreparedData, Row, Slice, centre
+from recon.data.index import SPLITS, IndexRow
+from recon.data.prepared import PreparedData, Slice
+from recon.data.volume_file import centre
 from recon.errors import InputError
 from recon.files import replace_file
-from recon.masks import Mask, fixed
+from recon.physics.espirit import espirit_residual
+from recon.physics.masks import Mask, fixed
 
 
 def summary(data: PreparedData, masks: MasksConfig | None = None) -> pd.DataFrame:
@@ -75,12 +77,13 @@ def ceiling(data: PreparedData, slices: Iterable[int], mask: MaskConfig) -> floa
     About what the best possible network could score, and so what a simulation's noise leaves to be told apart.
     """
     pieces = (data.read(int(one), truth=True) for one in slices)
-    from recon.evaluation import measure_slice, noise_free_truth  # takes torch, which looking at other data does not
+    from recon.evaluation.compare import measure_slice  # takes torch, which looking at other data does not
+    from recon.evaluation.methods import noise_free_truth  # takes torch, which looking at other data does not
 
     return float(np.mean([measure_slice(piece, noise_free_truth, mask)["ssim"] for piece in pieces]))
 
 
-def possible_masks(config: MaskConfig, row: Row) -> list[Mask]:
+def possible_masks(config: MaskConfig, row: IndexRow) -> list[Mask]:
     """One mask for each pair of acceleration and centre fraction that a configuration may draw, for this slice's width.
 
     Pairs that a width does not permit are left out.
@@ -142,7 +145,7 @@ def contact_sheet(
 def _examples(data: PreparedData, task: str, count: int) -> list[Slice]:
     """Middle slices of different volumes first, training before validation."""
     rows = [data.row(one) for split in ("train", "val") for one in data.subset(task, split=split)]
-    volumes: dict[str, list[Row]] = {}
+    volumes: dict[str, list[IndexRow]] = {}
     for row in rows:
         volumes.setdefault(row.volume, []).append(row)
     # The middle of each volume, then its next neighbours.

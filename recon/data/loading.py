@@ -3,7 +3,7 @@
 A pass sees every training slice once; an epoch is one pass, unless the configuration says more. What a pass sees is a
 function of (seed, pass, slice) alone: the order of its batches and every slice's mask are drawn from named integers. So
 it does not matter which thread makes a batch, and a resumed training sees what an uninterrupted one would have seen.
-How slices are stored is left to ``recon.data.prepared``, which masks there are to ``recon.masks``.
+How slices are stored is left to ``recon.data.prepared``, which masks there are to ``recon.physics.masks``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from recon.config import TrainConfig
-from recon.data.prepared import PreparedData, Row, Slice
+from recon.data.index import IndexRow
+from recon.data.prepared import PreparedData, Slice
 from recon.errors import InputError
-from recon.masks import Mask, draw, fixed
-from recon.operators import to_hybrid
+from recon.physics.masks import Mask, draw_mask, fixed
+from recon.physics.operators import ColumnSense, to_hybrid
 
 CACHE_BYTES = 2 * 1024**3
 
@@ -30,7 +31,7 @@ CACHE_BYTES = 2 * 1024**3
 # [seed, pass, 0] would be the same one: NumPy pads a seed sequence with zeros.)
 _ORDER, _MASKS = 1, 2
 
-Job = TypeVar("Job")
+Step = TypeVar("Step")
 Result = TypeVar("Result")
 
 
@@ -38,11 +39,11 @@ class Batch(NamedTuple):
     """Slices of one task and one shape, divided by their volumes' scale, as the network takes them."""
 
     kspace: Tensor
-    """(batch, coils, rows, columns) complex64: hybrid space (``recon.operators.to_hybrid``), masked."""
+    """(batch, coils, rows, columns) complex64: hybrid space (``recon.physics.operators.to_hybrid``), masked."""
     maps: Tensor
     """(batch, coils, rows, columns) complex64, phases folded in."""
     mask: Tensor
-    """(batch, 1, 1, columns) bool. A mask of more than one row marks k-space and maps as plain centred ones instead."""
+    """(batch, 1, 1, columns) bool: whole columns are kept."""
     target: Tensor
     """(batch, rows, columns) complex64."""
     task: str
@@ -51,6 +52,10 @@ class Batch(NamedTuple):
     crop: tuple[int, int]
     """The centre region (rows, columns) that losses and metrics look at."""
     slice_ids: tuple[int, ...]
+
+    def operator(self) -> ColumnSense:
+        """The acquisition of the batch's slices, whose space its k-space is in."""
+        return ColumnSense(self.maps, self.mask)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; from pinned memory without waiting."""
@@ -79,7 +84,7 @@ class Sample(NamedTuple):
     """(coils, rows, columns) complex64."""
     target: Tensor
     """(rows, columns) complex64, divided by the scale."""
-    row: Row
+    row: IndexRow
 
     @property
     def nbytes(self) -> int:
@@ -122,7 +127,7 @@ def slice_batch(piece: Slice, mask: Mask, task: str) -> Batch:
 Shape = tuple[int, ...]
 
 
-def shape_of(row: Row) -> Shape:
+def shape_of(row: IndexRow) -> Shape:
     """What slices of one batch have in common: coils, rows, columns and crop."""
     return (row.coils, row.rows, row.columns, row.crop_rows, row.crop_columns)
 
@@ -150,10 +155,10 @@ def plan(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def training_mask(config: TrainConfig, row: Row, number: int) -> Mask:
+def training_mask(config: TrainConfig, row: IndexRow, number: int) -> Mask:
     """The mask of a training slice in a pass (from 1): a new one every pass, whoever asks and in whatever order."""
     rng = np.random.default_rng(np.random.SeedSequence([_MASKS, config.seed, number, row.slice_id]))
-    return draw(config.masks.train, row.columns, rng, padding=(row.pad_left, row.pad_right))
+    return draw_mask(config.masks.train, row.columns, rng, padding=(row.pad_left, row.pad_right))
 
 
 class Samples:
@@ -217,7 +222,7 @@ class Loader:
         self._workers = workers
         self._device = torch.device(device)
         self._samples = Samples(data, cache_bytes)
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[int, IndexRow] = {}
         training = {task: data.subset(task, config.slices.get(task), config.cut) for task in config.tasks}
         validation = {task: data.subset(task, split="val") for task in config.tasks}
         for name, split in (("training", training), ("validation", validation)):
@@ -255,7 +260,7 @@ class Loader:
         return {one: shape_of(self._rows[one]) for one in ids}
 
     def _batches(
-        self, steps: Iterable[tuple[int, str, tuple[int, ...]]], mask_of: Callable[[Row, int], Mask]
+        self, steps: Iterable[tuple[int, str, tuple[int, ...]]], mask_of: Callable[[IndexRow, int], Mask]
     ) -> Iterator[Batch]:
         def make(step: tuple[int, str, tuple[int, ...]]) -> Batch:
             number, task, ids = step
@@ -267,7 +272,7 @@ class Loader:
             yield batch.to(self._device)
 
 
-def _ahead(make: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
+def _ahead(make: Callable[[Step], Result], jobs: Iterable[Step], workers: int) -> Iterator[Result]:
     """``map(make, jobs)``, in order, with up to ``workers`` results being made ahead."""
     if workers == 0:
         yield from map(make, jobs)

@@ -11,50 +11,28 @@ from __future__ import annotations
 import builtins
 import contextlib
 import fnmatch
-import hashlib
 import importlib.metadata
-import json
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-import h5py
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from recon.data import checks, readers, volume
+from recon.data import checks, readers
 from recon.data.checks import Finding
-from recon.data.prepared import (
-    DATASET_FILE,
-    FORMAT_VERSION,
-    INDEX_FILE,
-    PROBLEMS_FILE,
-    VOLUMES_FOLDER,
-    Description,
-    PrepareOptions,
-    VolumeRecord,
-    content_hash,
-    empty_index,
-    read_record,
-    volume_file,
-    write_index,
-    write_volume,
-)
+from recon.data.identity import versions
+from recon.data.index import empty_index, write_index
+from recon.data.job import Status, VolumeJob, VolumeResult, failure, prepare_volume
+from recon.data.options import PrepareOptions
+from recon.data.prepared import DATASET_FILE, FORMAT_VERSION, INDEX_FILE, PROBLEMS_FILE, Description, content_hash
 from recon.data.readers import RawVolume
 from recon.data.splits import Member, build_index, folder_split, join_patients, split
+from recon.data.volume_file import VOLUMES_FOLDER, VolumeRecord, read_record
 from recon.errors import InputError
 from recon.files import replace_file
-
-RECIPE_VERSION = 2
-"""Raised when the same raw data and options begin to give other numbers: what was prepared before is prepared again."""
-
-Complex = NDArray[np.complex64]
-Map = Callable[[Callable[["Job"], "VolumeResult"], Iterable["Job"]], Iterable["VolumeResult"]]
-Status = Literal["prepared", "kept", "duplicate", "failed"]
+from recon.mapping import Map
 
 
 class Source(NamedTuple):
@@ -62,36 +40,6 @@ class Source(NamedTuple):
 
     path: Path
     folders: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Job:
-    """The preparation of one volume; picklable."""
-
-    raw: Path
-    task: str
-    patient: str
-    out: Path
-    options: PrepareOptions
-    known: Mapping[str, Path]
-    """Calibration → a volume file that holds its maps."""
-
-
-@dataclass(frozen=True)
-class VolumeResult:
-    """What became of one raw file."""
-
-    raw: Path
-    status: Status
-    """``kept``: it was there already, from the same samples and options. ``duplicate``: another file holds the same
-    samples, and that one is taken."""
-    record: VolumeRecord | None = None
-    reason: str = ""
-    """Why it failed, in a sentence that names the file."""
-    findings: tuple[Finding, ...] = ()
-    detail: str = ""
-    """The traceback, where it failed otherwise than by its content."""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -185,7 +133,7 @@ def prepare(
             opened = readers.read_volume(source.path, options.hints)
             _check_has_reference(opened)
         except Exception as error:
-            results.append(_failure(source.path, error, 0.0))
+            results.append(failure(source.path, error, 0.0))
             continue
         name = opened.name
         if name in members:
@@ -199,7 +147,7 @@ def prepare(
     known = known_calibrations([out, *_folders(reuse)])
     # Absolute paths: a cluster's workers run in folders of their own.
     jobs = [
-        Job(paths[name].resolve(), one.task, one.patient, out.resolve(), options, known)
+        VolumeJob(paths[name].resolve(), one.task, one.patient, out.resolve(), options, known)
         for name, one in members.items()
     ]
     for done, result in enumerate(map(prepare_volume, jobs), start=1):
@@ -273,168 +221,12 @@ def find(raw: Sequence[str | Path] | str | Path) -> list[Source]:
     return sorted(found.values(), key=lambda source: (source.path.name, str(source.path)))
 
 
-def prepare_volume(job: Job) -> VolumeResult:
-    """Prepare one volume, or keep it where it is already there from the same samples and options.
-
-    Never raises for what is in a file: the result says what went wrong, so that the others go on.
-    """
-    begin = time.monotonic()
-    findings: list[Finding] = []
-    try:
-        status, record = _prepare_volume(job, findings)
-    except Exception as error:
-        return _failure(job.raw, error, time.monotonic() - begin, findings)
-    return VolumeResult(job.raw, status, record, findings=tuple(findings), seconds=time.monotonic() - begin)
-
-
-def _prepare_volume(job: Job, findings: list[Finding]) -> tuple[Status, VolumeRecord]:
-    options = job.options
-    raw = readers.read_volume(job.raw, options.hints)
-    path = job.out / volume_file(raw.name)
-    source_sha256 = files_sha256(raw.files)
-    facts = _facts(raw, job)
-    said = raw.simulated_noise
-    noise_key = "" if said is None else _digest(said.model_dump(mode="json"))
-    if path.is_file():
-        record = _kept(path, facts, source_sha256, noise_key)
-        if record is not None:
-            findings += [Finding(str(raw.path), position, "warning", what) for position, what in record.warnings]
-            return "kept", record
-    # What a killed run left half written of this volume.
-    for stale in path.parent.glob(f".{path.name}.*.part"):
-        stale.unlink(missing_ok=True)
-    seen = volume.survey(raw, options)
-    findings += seen.findings
-    seen.require_whole()
-    noise, doubt = volume.known_noise(raw, seen.kspace_sha256)
-    if doubt:
-        findings.append(Finding(str(raw.path), None, "warning", doubt))
-    matrices = volume.coil_matrices(raw, options, seen)
-    calibration = calibration_key(raw, options, matrices, seen.kspace_sha256, source_sha256)
-    with _maps_of(job.known.get(calibration), calibration, raw.slices) as known_maps:
-        record = write_volume(
-            path,
-            {
-                **facts,
-                "key": volume_key(facts, seen.kspace_sha256),
-                "kspace_sha256": seen.kspace_sha256,
-                "calibration": calibration,
-                "prewhitened": matrices.whitened,
-                "warnings": [(one.slice, one.what) for one in findings],
-                "simulated_noise": noise_key,
-                "truth": noise is not None,
-                "source_sha256": source_sha256,
-                "versions": versions(),
-            },
-            volume.pieces(raw, options, matrices, known_maps, noise),
-            matrices.stored(),
-        )
-    return "prepared", record
-
-
-@contextlib.contextmanager
-def _maps_of(path: Path | None, calibration: str, slices: int) -> Iterator[Callable[[int], Complex] | None]:
-    """A reader of the maps that a volume file holds, where it still holds them; else None."""
-    if path is None:
-        yield None
-        return
-    try:
-        file = h5py.File(path, "r")
-    except OSError:  # gone, or replaced, since the run began
-        yield None
-        return
-    with file:
-        same = VolumeRecord.model_validate_json(file.attrs["record"]).calibration == calibration
-        whole = file["maps"].shape[0] == slices
-        yield (lambda position: np.asarray(file["maps"][position])) if same and whole else None
-
-
 def task_of(path: Path, raw: RawVolume, options: PrepareOptions) -> str:
     """The task of a raw file: that of the first glob that matches it, else as its header says."""
     for pattern, name in options.tasks.items():
         if fnmatch.fnmatch(str(path), pattern) or fnmatch.fnmatch(path.name, pattern):
             return name
     return raw.task
-
-
-def volume_key(facts: Mapping[str, Any], kspace_sha256: str) -> str:
-    """Identity of a volume file's content: raw samples, the header facts that were used, and the recipe."""
-    return _digest({**facts, "source": None, "kspace_sha256": kspace_sha256})
-
-
-def calibration_key(
-    raw: RawVolume, options: PrepareOptions, matrices: volume.CoilMatrices, kspace_sha256: str, source_sha256: str
-) -> str:
-    """Identity of a volume's maps: everything that they are made from, and not the name of the file."""
-    fields = {"maps", "espirit", "calibration", "calibration_width", "eigenvalue_crop", "calibration_mask"}
-    stored = {name: hashlib.sha256(matrix.tobytes()).hexdigest() for name, matrix in matrices.stored().items()}
-    mask = None if raw.mask is None else raw.mask.tolist()
-    return _digest(
-        {
-            "version": RECIPE_VERSION,
-            "recipe": json.loads(options.model_dump_json(include=fields)),
-            "kspace_sha256": kspace_sha256,
-            "matrices": stored,
-            "columns": [raw.pad_left, raw.pad_right, mask],
-            "image_rows": raw.image_rows,
-            # Maps that come with the file are in it, not in the samples.
-            "source": source_sha256 if options.maps == "own" else None,
-        }
-    )
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def files_sha256(paths: Sequence[Path]) -> str:
-    """SHA-256 of the bytes of the files that make up a volume, in order."""
-    digests = []
-    for path in paths:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what shaped the data, for provenance."""
-    return {name: importlib.metadata.version(name) for name in ("splitpoint", "numpy", "sigpy", "h5py", "ismrmrd")}
-
-
-def _facts(raw: RawVolume, job: Job) -> dict[str, Any]:
-    """The fields of ``VolumeRecord`` that are known before the samples are read."""
-    options = job.options
-    crop_rows, crop_columns = volume.crop_of(raw, options)
-    return {
-        "volume": raw.name,
-        "task": job.task,
-        "patient": job.patient,
-        "slices": raw.slices,
-        "coils": min(raw.coils, options.coils or raw.coils),
-        "rows": raw.image_rows,
-        "columns": raw.columns,
-        "pad_left": raw.pad_left,
-        "pad_right": raw.pad_right,
-        "crop_rows": crop_rows,
-        "crop_columns": crop_columns,
-        "source": raw.path.name,
-        "source_format": raw.format,
-        "acquisition": raw.acquisition,
-        "recipe": {"version": RECIPE_VERSION, **options.recipe()},
-    }
-
-
-def _kept(path: Path, facts: dict[str, Any], source_sha256: str, noise_key: str) -> VolumeRecord | None:
-    """The record of a finished volume, where it is what would be made now; else None."""
-    try:
-        record = read_record(path)
-    except InputError:
-        # Of another version, or not ours: made again.
-        return None
-    same = record.source_sha256 == source_sha256 and record.key == volume_key(facts, record.kspace_sha256)
-    # Of formats with hints this is not among the files that are hashed; and what was prepared by a version that knew no
-    # truth has none.
-    return record if same and record.simulated_noise == noise_key else None
 
 
 def _check_has_reference(raw: RawVolume) -> None:
@@ -498,19 +290,3 @@ def _write_description(
     with replace_file(out / DATASET_FILE) as fresh:
         fresh.write_text(description.model_dump_json(indent=2) + "\n")
     return description.hash
-
-
-def _failure(path: Path, error: Exception, seconds: float, findings: Sequence[Finding] = ()) -> VolumeResult:
-    """The boundary between one file and the rest of the run: named and reported, so that the others go on."""
-    if isinstance(error, InputError):
-        reason, detail = str(error) if str(path.parent) in str(error) else f"{path}: {error}", ""
-    else:
-        # It may be our fault as well as the file's.
-        reason, detail = f"{path}: {type(error).__name__}: {error}", "".join(traceback.format_exception(error))
-    told = [one for one in findings if one.severity == "error"]
-    if not told:
-        what = (
-            "it" + reason.removeprefix(str(path)) if reason.startswith(f"{path} ") else reason.removeprefix(f"{path}: ")
-        )
-        findings = (*findings, Finding(str(path), None, "error", what))
-    return VolumeResult(path, "failed", None, reason, tuple(findings), detail, seconds)

@@ -16,179 +16,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_type_hints
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
-from recon.config import Config, MaskConfig
-from recon.data.readers import Hints
-from recon.errors import InputError
-from recon.files import replace_file
+from recon.config import Config
+from recon.data.index import INDEX_DTYPES, SPLITS, Cut, IndexRow, Split, read_index
+from recon.data.options import PrepareOptions
+from recon.data.volume_file import VOLUMES_FOLDER, VolumeRecord, read_record, volume_file
+from recon.errors import InputError, sentence
 
 FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
 INDEX_FILE = "index.csv"
 PROBLEMS_FILE = "problems.csv"
-VOLUMES_FOLDER = "volumes"
-
-TRUTH = "noise-free truth"
-"""What ``Slice.truth`` is called in tables."""
-TRUTH_IS = (
-    "The noise-free truth is no reconstruction: it is the simulated image before noise was added, measured against the "
-    "noisy reference as every method is. It marks the ceiling that the reference's own noise leaves; a network can lie "
-    "a little above by keeping the noise of the lines that it is given."
-)
-"""The same in sentences, for legends and files."""
-
-Split = Literal["train", "val", "test"]
-Cut = Literal["volumes", "slices"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-class PrepareOptions(Config):
-    """How raw k-space is prepared. Stored with the data; the first group decides what the volume files hold."""
-
-    calibration: Literal["full", "mask"] = "full"
-    """ESPIRiT from the fully sampled centre (the paper's way; a mild leak), or only from lines that a mask keeps."""
-    calibration_mask: MaskConfig = MaskConfig()
-    """The mask of ``calibration='mask'``: one acceleration, one centre fraction."""
-    calibration_width: int = Field(default=24, ge=8)
-    """Edge of the square centre of k-space that ESPIRiT calibrates from, in samples."""
-    eigenvalue_crop: float = Field(default=0.95, ge=0, lt=1)
-    """Maps are zero where ESPIRiT's largest eigenvalue is not above this."""
-    maps: Literal["espirit", "own"] = "espirit"
-    """ESPIRiT's, or those that come with the raw data."""
-    espirit: Literal["splitpoint", "bart"] = "splitpoint"
-    """Whose program: ours (sigpy's equations), or BART's ecalib, where it is installed."""
-    prewhiten: Literal["auto", "scan", "edge", "off"] = "auto"
-    """Make the coils' noise uncorrelated and of variance one: by the noise scan where there is one (``auto``), by the
-    noise scan or not at all (``scan``: a volume without is refused), by the corners of k-space, or leave it."""
-    coils: int | None = Field(default=None, ge=1)
-    """Compress to this many virtual coils (a volume with fewer keeps its own)."""
-    compression: Literal["svd", "geometric"] = "svd"
-    """One matrix for the volume, or one for each position along the readout."""
-    crop: Literal["header", "full"] | tuple[int, int] = "header"
-    """The centre region (rows, columns) for losses and metrics: the header's reconstruction matrix, all, or a size."""
-
-    hints: Hints = Hints()
-    """What raw files without a header cannot say; a JSON file beside a raw file goes before them."""
-    patients: Literal["header", "files"] = "header"
-    """Whose a volume is: as its header says, or each volume a patient of its own."""
-    tasks: dict[str, str] = Field(default={})
-    """Glob on the raw file's path → task name; a file that no glob matches is named by its acquisition."""
-    split: Literal["auto", "folders", "random"] = "auto"
-    """By folders named train, val, test (or multicoil_train, …), by seeded draw, or by folders where there are any."""
-    fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    """Parts of the patients for training, validation and test in a seeded draw."""
-    split_seed: int = Field(default=0, ge=0)
-    subset_seed: int = Field(default=0, ge=0)
-    """Of the nested orders in which a scarce task's training volumes or slices are cut."""
-
-    @field_validator("crop")
-    @classmethod
-    def _crop_has_pixels(cls, value: str | tuple[int, int]) -> str | tuple[int, int]:
-        if not isinstance(value, str) and min(value) < 1:
-            raise ValueError(f"a crop has at least one row and one column, found {value[0]} × {value[1]}")
-        return value
-
-    @field_validator("fractions")
-    @classmethod
-    def _fractions_add_up(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if min(value) < 0 or value[0] == 0 or abs(sum(value) - 1) > 1e-6:
-            raise ValueError(f"the fractions of train, val and test add up to 1, and train is not 0, found {value}")
-        return value
-
-    @model_validator(mode="after")
-    def _calibration_mask_is_one(self) -> PrepareOptions:
-        mask = self.calibration_mask
-        if len(mask.accelerations) != 1 or len(mask.centre_fractions) != 1:
-            raise ValueError("calibration_mask is one mask: give one acceleration and one centre fraction")
-        return self
-
-    def recipe(self) -> dict[str, JsonValue]:
-        """The options that decide what a volume file holds, as JSON values."""
-        fields = {"maps", "prewhiten", "coils", "crop"}
-        if self.coils is not None:
-            fields |= {"compression", "calibration_width"}
-        if self.maps == "espirit":
-            fields |= {"espirit", "calibration", "calibration_width", "eigenvalue_crop"}
-            if self.calibration == "mask":
-                fields.add("calibration_mask")
-        recipe: dict[str, JsonValue] = json.loads(self.model_dump_json(include=fields))
-        return recipe
-
-
-class VolumeRecord(Config):
-    """What a volume file says of itself: the facts that the index repeats for each slice, and its origin."""
-
-    volume: str
-    task: str
-    patient: str
-    slices: int = Field(ge=1)
-    coils: int = Field(ge=1)
-    rows: int = Field(ge=1)
-    columns: int = Field(ge=1)
-    pad_left: int = Field(ge=0)
-    pad_right: int = Field(ge=0)
-    crop_rows: int = Field(ge=1)
-    crop_columns: int = Field(ge=1)
-    scale: float = Field(gt=0)
-    key: str
-    """Identity of the content: hash of the raw k-space, the header facts used, and the recipe."""
-    kspace_sha256: str
-    """Of the raw k-space samples, slice by slice: two files with equal samples are one volume listed twice."""
-    calibration: str
-    """Identity of the maps: of the samples, the coils' matrix and the calibration, whatever the file was called."""
-    prewhitened: Literal["scan", "edge", "no"]
-    """Where the noise's covariance came from."""
-    source: str
-    """The raw file's name, without its folder."""
-    source_sha256: str
-    source_format: str
-    acquisition: str
-    recipe: dict[str, JsonValue]
-    versions: dict[str, str]
-    warnings: tuple[tuple[int | None, str], ...] = ()
-    """What was found odd: slice (None: the whole volume), and a sentence."""
-    simulated_noise: str = ""
-    """Identity of what the raw file said about how its noise was drawn; nothing where it said nothing."""
-    truth: bool = False
-    """Whether the file holds the noise-free truth."""
-
-
-class Row(NamedTuple):
-    """A line of the index: one slice."""
-
-    slice_id: int
-    task: str
-    volume: str
-    patient: str
-    slice: int
-    split: Split
-    coils: int
-    rows: int
-    columns: int
-    pad_left: int
-    """Columns at the left edge that were never acquired (zero)."""
-    pad_right: int
-    """The same at the right edge, as a count."""
-    crop_rows: int
-    crop_columns: int
-    scale: float
-    """Largest target magnitude of the volume inside the crop; k-space and target are divided by it at loading."""
-    rank_volumes: int
-    """Place in the nested order by volumes of the task's training slices; -1 outside training."""
-    rank_slices: int
-    """Place in the nested order by slices; -1 outside training."""
-    file: str
-    """The volume's file, relative to the data set's folder."""
 
 
 class Slice(NamedTuple):
@@ -200,121 +48,10 @@ class Slice(NamedTuple):
     """(coils, rows, columns); Σ|s|² is one inside the object and zero outside."""
     target: NDArray[np.complex64]
     """(rows, columns); the fully sampled coil images, SENSE-combined."""
-    row: Row
+    row: IndexRow
     truth: NDArray[np.complex64] | None = None
     """(rows, columns); the target without its noise, by the same maps. None where the data do not know it, and wherever
     nobody asked for it: see ``PreparedData.read``."""
-
-
-def _index_dtypes() -> dict[str, Any]:
-    kinds = {int: np.dtype(np.int64), float: np.dtype(np.float64)}
-    # Everything else (str, Split) is text: "007" stays a patient's name, "NA" a task's.
-    return {name: kinds.get(kind, "str") for name, kind in get_type_hints(Row).items()}
-
-
-INDEX_DTYPES: dict[str, Any] = _index_dtypes()
-
-
-def empty_index() -> pd.DataFrame:
-    """An index without slices, with the columns and types that every index has."""
-    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in INDEX_DTYPES.items()})
-
-
-def read_index(path: Path) -> pd.DataFrame:
-    """Read ``index.csv`` with exact types: text stays text, and the scale keeps every bit."""
-    # pandas' own parser of floats may miss the last bit; Python's, which astype calls, does not.
-    as_text = {name: "str" if kind == np.float64 else kind for name, kind in INDEX_DTYPES.items()}
-    return pd.read_csv(path, dtype=as_text, na_filter=False).astype(INDEX_DTYPES)
-
-
-def write_index(path: Path, index: pd.DataFrame) -> None:
-    """Write ``index.csv`` whole or not at all."""
-    with replace_file(path) as fresh:
-        index.to_csv(fresh, index=False)
-
-
-def volume_file(volume: str) -> str:
-    """Where a volume lies, relative to the data set's folder."""
-    return f"{VOLUMES_FOLDER}/{volume}.h5"
-
-
-class Piece(NamedTuple):
-    """One prepared slice on its way into a volume file."""
-
-    kspace: NDArray[np.complex64]
-    maps: NDArray[np.complex64]
-    target: NDArray[np.complex64]
-    truth: NDArray[np.complex64] | None = None
-    """The target without its noise, where it is known."""
-
-
-def write_volume(
-    path: Path,
-    record: Mapping[str, Any],
-    pieces: Iterable[Piece],
-    matrices: Mapping[str, NDArray[np.complex64]] | None = None,
-) -> VolumeRecord:
-    """Write one volume, slice by slice, whole or not at all.
-
-    Args:
-        path: the file to write.
-        record: the fields of ``VolumeRecord`` except ``scale``, which is found here: the volume's largest target
-            magnitude inside the crop. Where its ``truth`` holds, each piece has one.
-        pieces: the slices in order, as many as ``record['slices']``.
-        matrices: what the coils were multiplied by, ``whitening`` first and ``compression`` then, to be stored too.
-
-    Returns:
-        The record as stored in the file.
-
-    Raises:
-        InputError: where the target is zero everywhere inside the crop.
-    """
-    shape = (record["rows"], record["columns"])
-    coils = (record["slices"], record["coils"], *shape)
-    region = centre(shape, (record["crop_rows"], record["crop_columns"]))
-    brightest = 0.0
-    # The file is closed before it takes its name.
-    with replace_file(path) as fresh, h5py.File(fresh, "w") as file:
-        kspace = file.create_dataset("kspace", coils, np.complex64)
-        maps = file.create_dataset("maps", coils, np.complex64)
-        target = file.create_dataset("target", (record["slices"], *shape), np.complex64)
-        truth = file.create_dataset("truth", target.shape, np.complex64) if record.get("truth") else None
-        for position, piece in enumerate(pieces):
-            kspace[position], maps[position], target[position] = piece.kspace, piece.maps, piece.target
-            if truth is not None:
-                truth[position] = piece.truth
-            brightest = max(brightest, float(np.abs(piece.target[region]).max()))
-        if brightest == 0:
-            raise InputError(f"{record['source']}: the combined image is zero everywhere; is its k-space empty?")
-        for name, matrix in (matrices or {}).items():
-            file[name] = matrix
-        full = VolumeRecord(**{**record, "scale": brightest})
-        file.attrs["record"] = full.model_dump_json()
-    return full
-
-
-def read_record(path: Path) -> VolumeRecord:
-    """What a volume file says of itself.
-
-    Raises:
-        InputError: where the file is not a volume of a prepared data set.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            return VolumeRecord.model_validate_json(file.attrs["record"])
-    except (OSError, KeyError, ValidationError) as error:
-        raise InputError(f"{path} is not a prepared volume; prepare it again") from error
-
-
-def centre(shape: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
-    """The region of ``size`` (rows, columns) about the centre of ``shape``, clipped to it.
-
-    The centre is sample n // 2, as in a centred Fourier transform.
-    """
-    rows, columns = (
-        slice(n // 2 - min(m, n) // 2, n // 2 - min(m, n) // 2 + min(m, n)) for n, m in zip(shape, size, strict=True)
-    )
-    return rows, columns
 
 
 def content_hash(keys: Mapping[str, str], index: pd.DataFrame) -> str:
@@ -371,9 +108,7 @@ def _open(root: Path) -> _Files:
     try:
         description = Description.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{root / DATASET_FILE}: {field}: {first['msg']}; prepare the data again") from error
+        raise InputError(f"{root / DATASET_FILE}: {sentence(error)}; prepare the data again") from error
     try:
         index = read_index(root / INDEX_FILE)
     except (OSError, ValueError, KeyError) as error:
@@ -409,7 +144,7 @@ class PreparedData:
         self.description = files.description
         names = list(self.index.columns)
         columns = [self.index[name].tolist() for name in names]
-        self._rows = {values[0]: Row(*values) for values in zip(*columns, strict=True)}
+        self._rows = {values[0]: IndexRow(*values) for values in zip(*columns, strict=True)}
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -426,7 +161,7 @@ class PreparedData:
         """The options that the data were prepared with."""
         return self.description.options
 
-    def row(self, slice_id: int) -> Row:
+    def row(self, slice_id: int) -> IndexRow:
         """The slice's line of the index."""
         try:
             return self._rows[int(slice_id)]

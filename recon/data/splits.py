@@ -15,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from recon.data.prepared import INDEX_DTYPES, SPLITS, PrepareOptions, Split, VolumeRecord, volume_file
+from recon.data.index import INDEX_DTYPES, SPLITS, Split
+from recon.data.options import PrepareOptions
+from recon.data.volume_file import VolumeRecord, volume_file
 from recon.errors import InputError
 
 FOLDER_SPLIT = re.compile(r"(?:(?:multicoil|singlecoil)_)?(train|val|test)", re.IGNORECASE)
@@ -107,7 +109,7 @@ def split_patients(tasks_of: dict[str, frozenset[str]], options: PrepareOptions)
         groups[tuple(sorted(tasks))].append(patient)
     sides: dict[str, Split] = {}
     for patients in groups.values():
-        ordered = sorted(patients, key=lambda one: (draw(options.split_seed, "split", one), one))
+        ordered = sorted(patients, key=lambda one: (seeded_number(options.split_seed, "split", one), one))
         enough = len(ordered) >= 3
         n_val = max(int(enough or len(ordered) == 2), round(val * len(ordered))) if val else 0
         n_test = max(int(enough), round(test * len(ordered))) if test else 0
@@ -139,11 +141,11 @@ def build_index(records: Sequence[VolumeRecord], splits: Mapping[str, Split], op
                     "rank_slices": -1,
                     "file": volume_file(record.volume),
                     "_by_volumes": (
-                        draw(seed, "volumes", record.volume),
+                        seeded_number(seed, "volumes", record.volume),
                         record.volume,
-                        draw(seed, record.volume, position),
+                        seeded_number(seed, record.volume, position),
                     ),
-                    "_by_slices": (draw(seed, "slices", record.volume, position), record.volume, position),
+                    "_by_slices": (seeded_number(seed, "slices", record.volume, position), record.volume, position),
                     "_training": training,
                 }
             )
@@ -157,7 +159,7 @@ def build_index(records: Sequence[VolumeRecord], splits: Mapping[str, Split], op
     return pd.DataFrame(table, columns=list(INDEX_DTYPES)).astype(INDEX_DTYPES)
 
 
-def draw(seed: int, *names: str | int) -> int:
+def seeded_number(seed: int, *names: str | int) -> int:
     """A random 64-bit number that depends on the seed and the names alone."""
     words = [
         name if isinstance(name, int) else int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) for name in names

@@ -15,14 +15,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recon import coils
 from recon.data.checks import Survey
-from recon.data.prepared import Piece, PrepareOptions, centre
+from recon.data.options import PrepareOptions
 from recon.data.readers import RawVolume
 from recon.data.readers.drawn import DrawnNoise
+from recon.data.volume_file import Piece, centre
 from recon.errors import InputError
-from recon.fourier import fft, ifft
-from recon.masks import fixed
+from recon.physics import coils, espirit
+from recon.physics.fourier import fft, ifft
+from recon.physics.masks import fixed
 
 Complex = NDArray[np.complex64]
 Whitened = Literal["scan", "edge", "no"]
@@ -183,7 +184,7 @@ def known_noise(raw: RawVolume, kspace_sha256: str) -> tuple[DrawnNoise | None, 
 def _espirit(
     raw: RawVolume, position: int, acquired: Complex, mask: NDArray[np.bool_], options: PrepareOptions
 ) -> Complex:
-    program = coils.espirit_bart if options.espirit == "bart" else coils.espirit
+    program = espirit.espirit_bart if options.espirit == "bart" else espirit.espirit
     try:
         return program(acquired, options.calibration_width, mask, rows=raw.image_rows, crop=options.eigenvalue_crop)
     except InputError as error:

@@ -1,10 +1,11 @@
 """A whole simulated data set: who is examined, from which knee, and in which split."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from recon.errors import InputError
+from recon.mapping import Map
 from recon.simulate.contrast import PROTOCOLS
 from recon.simulate.formats import Format
 from recon.simulate.geometry import Geometry
@@ -18,12 +19,11 @@ FIRST: Mapping[Split, int] = {"train": 0, "val": 6000, "test": 8000}
 LAST = 9999
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-Map = Callable[[Callable[[Examination], list[Path]], Iterable[Examination]], Iterable[list[Path]]]
 Progress = Callable[[int, int], Any]
 
 
 def simulate(
-    out: Path,
+    out: str | Path,
     *,
     subjects: Mapping[str, int] = SUBJECTS,
     matrix: int = 320,
@@ -51,6 +51,7 @@ def simulate(
     Returns the paths of all volumes. The same arguments give the same bytes. Raises InputError for arguments out of
     range.
     """
+    out = Path(out)
     _check(subjects, matrix, slices, coils, field_of_view_mm, phase_lines, snr, seed, format)
     lines = phase_lines if phase_lines is not None else 2 * round(matrix * 332 / 640)
     columns = max(2 * round(matrix * 368 / 640), lines + lines % 2)

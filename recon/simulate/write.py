@@ -20,7 +20,7 @@ from recon.data.readers.drawn import NAME as DRAWN_NOISE
 from recon.data.readers.drawn import DrawnNoise, draw_noise, noise_factor
 from recon.data.readers.raw import SamplesHash
 from recon.files import replace_file
-from recon.fourier import ifft
+from recon.physics.fourier import ifft
 from recon.simulate.anatomy import Subject
 from recon.simulate.contrast import PROTOCOLS, Protocol, signals, water_and_fat
 from recon.simulate.formats import Format, convert

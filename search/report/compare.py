@@ -16,10 +16,9 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from recon.data.prepared import TRUTH
-from recon.definitions import L1_WAVELET, ZERO_FILLED
 from recon.errors import InputError
-from search.results import UNTRAINED, Results
+from recon.evaluation.definitions import L1_WAVELET, TRUTH, ZERO_FILLED
+from search.results.folder import UNTRAINED, Results
 
 LEVEL = 0.95
 SIX = tuple((layout, weighting) for layout in ("I2V10", "I2Y10") for weighting in ("naive", "dwa", "uncertainty"))

@@ -16,9 +16,9 @@ from matplotlib.ticker import NullLocator
 from recon.bundle import slugs
 from recon.files import replace_file
 from search.report.compare import LEVEL, Comparison, Difference, Row
-from search.report.pictures import pictures, source
+from search.report.pictures import draw_slices, source
 from search.report.tables import legend
-from search.results import UNTRAINED
+from search.results.folder import UNTRAINED
 
 DPI = 150
 # Okabe and Ito's colours, told apart by the colour-blind.
@@ -233,11 +233,11 @@ class Drawn:
     """What there could be no pictures of: the results lack the images, or a network."""
 
 
-def draw(comparison: Comparison, folder: Path) -> Drawn:
+def draw_figures(comparison: Comparison, folder: Path) -> Drawn:
     """Draw all figures of a folder of results as PNGs."""
     names = slugs(comparison.results.about.tasks)
     figures = {"ssim.png": curves(comparison), "differences.png": forest(comparison)}
-    shown = pictures(comparison)
+    shown = draw_slices(comparison)
     figures |= {
         f"pictures-{names[task]}-N{count}.png": figure for (task, count), figure in shown.items() if figure is not None
     }

@@ -12,18 +12,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from recon.data.prepared import TRUTH
-from recon.definitions import L1_WAVELET, ZERO_FILLED
 from recon.errors import InputError
-from recon.pictures import Column, draw_columns
+from recon.evaluation.definitions import L1_WAVELET, TRUTH, ZERO_FILLED
+from recon.evaluation.pictures import Column, draw_columns
 from search.report.compare import NO_SEED, Comparison, Row
-from search.results import REFERENCE
+from search.results.folder import REFERENCE
 
 MOST = 4
 """So many N are shown at most."""
 
 
-def pictures(comparison: Comparison) -> dict[tuple[str, int], Figure | None]:
+def draw_slices(comparison: Comparison) -> dict[tuple[str, int], Figure | None]:
     """A figure for each task and N that is shown; None where it cannot be.
 
     The scarce task at up to four N, the abundant ones at the smallest.

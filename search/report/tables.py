@@ -9,11 +9,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from recon.data.prepared import TRUTH, TRUTH_IS
-from recon.definitions import L1_WAVELET
-from search.leaderboard import plain_table, render_markdown
+from recon.evaluation.definitions import L1_WAVELET, TRUTH, TRUTH_IS
 from search.report.compare import COMPARED, LEVEL, NAMES, Cell, Comparison, Difference, Row
-from search.results import UNTRAINED
+from search.results.folder import UNTRAINED
+from search.results.text import plain_table, render_markdown
 
 Form = Literal["text", "markdown", "latex"]
 _DIGITS = {"ssim": 4, "psnr": 2}

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import noise
 from recon.data.prepared import PreparedData
-from recon.training import train
-from search.noise import summary
+from recon.training.loop import train
+from search.results.noise.grid import summary
 from tests.search.conftest import space
 
 SPACE = """

@@ -7,8 +7,8 @@ import torch
 from benchmarks import peer
 from recon.data.loading import Loader
 from recon.data.prepared import PreparedData
-from recon.operators import ColumnSense, Sense
-from search.results import COLUMNS
+from recon.physics.operators import ColumnSense, Sense
+from search.results.folder import COLUMNS
 from tests.search.conftest import space
 
 

@@ -9,8 +9,8 @@ from recon.bundle import Bundle
 from recon.config import MaskConfig, MasksConfig, NetworkConfig, TrainConfig
 from recon.data.loading import Batch, slice_batch
 from recon.data.prepared import PreparedData
-from recon.masks import fixed
-from recon.unrolled import UnrolledNetwork
+from recon.network.unrolled import UnrolledNetwork
+from recon.physics.masks import fixed
 
 MASKS = MasksConfig(
     train=MaskConfig(accelerations=(2.0, 3.0), centre_fractions=(0.12, 0.16)),
@@ -59,7 +59,7 @@ def a_batch(data: PreparedData, task: str) -> Batch:
 
 def output(network: UnrolledNetwork, batch: Batch) -> torch.Tensor:
     with torch.no_grad():
-        return network(batch, batch.task)
+        return network(batch.operator(), batch.kspace, batch.task)
 
 
 class Bomb:

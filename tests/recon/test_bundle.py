@@ -147,7 +147,7 @@ def text(words):
         (rewritten(lambda c: c.update(format=9)), r"config\.json has format 9; this version reads format 1$"),
         (rewritten(lambda c: c.pop("format")), r"config\.json has format None; this version reads format 1$"),
         (rewritten(lambda c: c.pop("train")), r"config\.json is not the configuration of a training: "),
-        (rewritten(lambda c: c["train"].update(wheels=4)), r"training: wheels: Extra inputs are not permitted$"),
+        (rewritten(lambda c: c["train"].update(wheels=4)), r"training: wheels is no known field$"),
         (
             rewritten(lambda c: c["train"]["network"].update(layout="I2Q")),
             r"network\.layout: layout 'I2Q': character 3",

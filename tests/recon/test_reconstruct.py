@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from recon import metrics
 from recon.bundle import Bundle
 from recon.config import MaskConfig, MasksConfig
+from recon.data.options import PrepareOptions
 from recon.data.prepare import prepare
-from recon.data.prepared import PreparedData, PrepareOptions
+from recon.data.prepared import PreparedData
 from recon.errors import InputError
-from recon.evaluation import evaluate, network_method
+from recon.evaluation import metrics
+from recon.evaluation.compare import evaluate
+from recon.evaluation.methods import network_method
 from recon.reconstruct import reconstruct_file
 from recon.simulate import simulate
 from tests.recon.data import rawfiles

@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from recon.config import TrainConfig
-from recon.training import save_checkpoint, seeded
-from recon.unrolled import UnrolledNetwork
-from search.confirm import confirm
-from search.launch import Resources, launch
-from search.study import OpenStudy, open_study
+from recon.network.unrolled import UnrolledNetwork
+from recon.training.checkpoint import save_checkpoint
+from recon.training.loop import seeded
+from search.run.cluster import Resources
+from search.run.confirm import confirm
+from search.run.launch import launch
+from search.study.open import OpenStudy, open_study
 from tests.search import fakes
 from tests.search.conftest import facts, space, steer
 

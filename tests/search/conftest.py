@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import ray
 
-from search.launch import _ENVIRONMENT, DataFacts
-from spaces.schema import Space, parse_space
+from search.run.cluster import _ENVIRONMENT
+from search.run.facts import DataFacts
+from spaces.reading import parse_space
+from spaces.space import Space
 
 SPACE = """
 tasks: [PDw, PDw-FS]

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from search.launch import Resources, launch
+from search.run.cluster import Resources
+from search.run.launch import launch
 from tests.search import fakes
 from tests.search.conftest import facts, space
 

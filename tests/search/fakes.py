@@ -15,8 +15,8 @@ from pathlib import Path
 
 from recon.config import TrainConfig
 from recon.errors import InputError
-from recon.layout import Layout
-from recon.training import TrainingError
+from recon.network.layout import Layout
+from recon.training.loop import TrainingError
 
 LOG = "log.jsonl"
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recon.config import NetworkConfig
-from recon.layout import Layout
-from recon.unrolled import UnrolledNetwork
+from recon.network.layout import Layout
+from recon.network.unrolled import UnrolledNetwork
 from spaces.layouts import Choice, Costs, FreeLayouts, Integer, ListedLayouts, PrefixLayouts, costs
 
 COSTS = Costs(common=10, block={"I": 100, "Y": 150, "V": 200})

@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 from pydantic import ValidationError
 
 from recon.data.readers.raw import Hints, RawVolume
-from recon.errors import InputError
+from recon.errors import InputError, sentence
 
 __all__ = ["Hints", "RawVolume", "Reader", "hints_for", "open_reader", "read_volume", "readers", "suffixes", "volumes"]
 
@@ -94,8 +94,7 @@ def hints_for(path: Path, otherwise: Hints | None = None) -> Hints:
         content: Any = json.loads(beside.read_text(encoding="utf-8"))
         return Hints.model_validate(given.model_dump(exclude_unset=True) | dict(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{beside}: {'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from error
+        raise InputError(f"{beside}: {sentence(error)}") from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{beside}: it is no JSON object of hints ({error})") from error
 

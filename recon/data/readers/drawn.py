@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from recon.config import Config
-from recon.errors import InputError
+from recon.errors import InputError, complaint, place, said_of
 
 NAME = "simulated_noise"
 """Of the HDF5 data set (a text) and of the hint that hold it."""
@@ -49,19 +49,22 @@ class DrawnNoise(Config):
     """Everything that the noise of a volume was drawn from."""
 
     entropy: tuple[NonNegativeInt, ...] = Field(min_length=1)
-    """Of NumPy's seed sequence, whose last word is the slice's position."""
+    """Entropy of NumPy's seed sequence; its last word is the slice's position."""
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     """Coils, rows and columns of a slice's k-space."""
     acquired: tuple[NonNegativeInt, NonNegativeInt]
-    """The first column that has noise, and the one after the last."""
+    """First column with noise, and the column after the last one."""
     scale: float = Field(ge=0, allow_inf_nan=False)
-    """What draws of the factor's covariance are multiplied by; 0 where nothing was added."""
+    """Factor of the draws; 0 where no noise was added."""
     factor: str
-    """Lower Cholesky factor of the coils' covariance: (coils, coils) little-endian complex64, in base64."""
+    """Lower Cholesky factor of the coils' covariance.
+
+    A matrix (coils, coils) of little-endian complex64, in base64.
+    """
     check: tuple[float, float]
     """Real and imaginary part of the sum of the first slice's draws, before the scale."""
     kspace_sha256: str
-    """Of the noisy samples that it is part of, as ``recon.data.checks.Survey`` hashes them."""
+    """SHA-256 of the noisy samples, as ``recon.data.checks.Survey`` hashes them."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> DrawnNoise:
@@ -134,5 +137,4 @@ def parse(path: Path, text: Any) -> DrawnNoise | None:
         return DrawnNoise.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join([NAME, *map(str, first["loc"])])
-        raise InputError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise InputError(f"{path}: {said_of(place((NAME, *first['loc'])), complaint(first))}") from error

@@ -27,17 +27,28 @@ class Hints(Config):
     """What a file without a header cannot say. A JSON file beside it, ``scan.npy.json`` for ``scan.npy``, says it."""
 
     axes: tuple[str, ...] | None = None
-    """The axes of a plain array in its order, of slices, coils, rows (readout) and columns; slices may be missing."""
+    """Axes of a plain array in its order: slices, coils, rows (readout) and columns.
+
+    The slices may be missing.
+    """
     oversampling: float = Field(default=1.0, ge=1, le=16)
-    """Of the readout: rows as acquired over rows of the image."""
+    """Readout oversampling: acquired rows over rows of the image."""
     padding: tuple[NonNegativeInt, NonNegativeInt] | None = None
-    """Columns at the left and the right edge that were never acquired; columns of zeros at the edges where None."""
+    """Number of columns at the left and at the right edge that were never acquired.
+
+    None: columns of zeros at the edges count as never acquired.
+    """
     crop: tuple[PositiveInt, PositiveInt] | None = None
-    """(rows, columns) of the region that matters; the whole image where None."""
+    """Rows and columns of the region for losses and metrics.
+
+    None: the whole image.
+    """
     task: str | None = None
+    """Name of the task that the file belongs to."""
     patient: str | None = None
+    """Name of the patient that the file belongs to."""
     simulated_noise: DrawnNoise | None = None
-    """How a simulator drew the noise that it added."""
+    """Record of the noise that a simulator added."""
 
     @field_validator("axes")
     @classmethod
@@ -190,7 +201,7 @@ def headless(
     """A volume of a format without a header: hints say what they can, the middle slice's zeros say the rest.
 
     Args:
-        path, format, name, files, load_maps: as in ``RawVolume``.
+        path: as in ``RawVolume``, like format, name, files and load_maps.
         shape: slices, coils, rows, columns.
         load: reads one slice.
         hints: go before what the file says.

@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recon import coils
 from recon.data.checks import Finding, Survey, compare_scales, table
-from recon.data.prepared import VolumeRecord
 from recon.data.readers import RawVolume
+from recon.data.volume_file import VolumeRecord
 from recon.errors import InputError
-from recon.fourier import fft
+from recon.physics import coils, espirit
+from recon.physics.fourier import fft
 
 SLICES, COILS, ROWS, COLUMNS = 4, 5, 48, 40
 NOISE = 1e-3
@@ -271,7 +271,7 @@ def test_covariance_of_the_corners_is_that_of_the_noise(some_columns):
 
 
 def test_covariance_of_the_centre_is_that_of_the_calibration_regions(kspace, some_columns):
-    regions = [coils.calibration_region(one, 12, some_columns) for one in kspace]
+    regions = [espirit.calibration_region(one, 12, some_columns) for one in kspace]
     expected = sum(coils.coil_covariance(one) for one in regions)
     seen = Survey(volume(kspace * some_columns, mask=some_columns), 12)
     np.testing.assert_allclose(seen.centre, expected, rtol=1e-6)

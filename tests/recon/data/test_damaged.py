@@ -17,8 +17,8 @@ import scipy.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recon.data.options import PrepareOptions
 from recon.data.prepare import prepare
-from recon.data.prepared import PrepareOptions
 from recon.simulate import simulate
 
 EXAMPLES = 400

@@ -7,12 +7,13 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from recon import coils
 from recon.data.inspect import contact_sheet, summary
+from recon.data.options import PrepareOptions
 from recon.data.prepare import prepare
-from recon.data.prepared import PreparedData, PrepareOptions
+from recon.data.prepared import PreparedData
 from recon.data.readers import read_volume
-from recon.fourier import ifft
+from recon.physics import coils, espirit
+from recon.physics.fourier import ifft
 from recon.simulate import simulate
 from tests.recon.bart import bart, needs_bart
 
@@ -117,7 +118,7 @@ def test_maps_are_found_again_whatever_the_file_is_called(raw, tmp_path, monkeyp
     def calibrate(kspace, width, mask, *, rows, crop):
         raise AssertionError("calibrated a second time")
 
-    monkeypatch.setattr(coils, "espirit", calibrate)
+    monkeypatch.setattr(espirit, "espirit", calibrate)
     again = prepare(renamed, tmp_path / "first", options)
     assert again.prepared == ("another",)
     elsewhere = prepare(renamed, tmp_path / "second", options, reuse=[tmp_path / "first"])

@@ -4,10 +4,12 @@ import pytest
 
 from recon.config import MaskConfig, MasksConfig
 from recon.data.inspect import contact_sheet, possible_masks, summary
+from recon.data.options import PrepareOptions
 from recon.data.prepare import prepare
-from recon.data.prepared import PreparedData, PrepareOptions
+from recon.data.prepared import PreparedData
 from recon.errors import InputError
-from recon.evaluation import measure_slice, noise_free_truth
+from recon.evaluation.compare import measure_slice
+from recon.evaluation.methods import noise_free_truth
 from recon.simulate import simulate
 
 

@@ -14,15 +14,18 @@ import pytest
 from pydantic import ValidationError
 from sigpy import mri
 
-from recon import coils
 from recon.config import MaskConfig
 from recon.data import volume as module
-from recon.data.prepare import Job, prepare, prepare_volume
-from recon.data.prepared import PreparedData, PrepareOptions, read_record
+from recon.data.job import VolumeJob, prepare_volume
+from recon.data.options import PrepareOptions
+from recon.data.prepare import prepare
+from recon.data.prepared import PreparedData
 from recon.data.readers import read_volume
 from recon.data.splits import split_patients
+from recon.data.volume_file import read_record
 from recon.errors import InputError
-from recon.fourier import fft, ifft
+from recon.physics import coils, espirit
+from recon.physics.fourier import fft, ifft
 from tests.recon.bart import bart, needs_bart
 from tests.recon.data import rawfiles
 from tests.recon.data.conftest import make_folder
@@ -142,7 +145,7 @@ def test_mask_limited_calibration_sees_only_the_masks_centre(one, tmp_path):
     acquired = module.without_padding(raw.read_slice(0), 2, 3)
     columns = module.fixed(mask, 36, (2, 3)).columns
     with volume_of(report, "one") as file:
-        np.testing.assert_array_equal(file["maps"][0], coils.espirit(acquired, mask=columns, rows=32))
+        np.testing.assert_array_equal(file["maps"][0], espirit.espirit(acquired, mask=columns, rows=32))
 
 
 def test_too_narrow_a_calibration_mask_fails_each_volume_with_the_reason(one, tmp_path):
@@ -313,7 +316,7 @@ def test_our_own_failure_is_reported_with_its_traceback(one, tmp_path, monkeypat
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(coils, "sense_combine", fail)
-    result = prepare_volume(Job(one.path, "PDw", "p", tmp_path / "out", PrepareOptions(), {}))
+    result = prepare_volume(VolumeJob(one.path, "PDw", "p", tmp_path / "out", PrepareOptions(), {}))
     assert result.status == "failed"
     assert "ZeroDivisionError: ours" in result.reason
     assert "Traceback" in result.detail
@@ -496,7 +499,10 @@ def test_preparing_holds_a_slice_at_a_time(tmp_path):
     for slices in (4, 40):
         raw = rawfiles.make(tmp_path / f"s{slices}.h5", slices=slices).path
         tracemalloc.start()
-        assert prepare_volume(Job(raw, "PDw", "p", tmp_path / "out", PrepareOptions(coils=3), {})).status == "prepared"
+        assert (
+            prepare_volume(VolumeJob(raw, "PDw", "p", tmp_path / "out", PrepareOptions(coils=3), {})).status
+            == "prepared"
+        )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     volume = 36 * rawfiles.COILS * 2 * rawfiles.ROWS * rawfiles.COLUMNS * 8
@@ -523,8 +529,8 @@ def test_options_that_make_no_sense_are_refused(wrong):
 def test_a_64_by_64_slice_of_8_coils_takes_less_than_a_quarter_second():
     """300 such slices are prepared within the quickstart: processor time, so that busy neighbours do not count."""
     kspace, _ = phantom_kspace(128, 74, 8)
-    coils.espirit(kspace, rows=64)
+    espirit.espirit(kspace, rows=64)
     begin = time.process_time()
     for _ in range(3):
-        coils.espirit(kspace, rows=64)
+        espirit.espirit(kspace, rows=64)
     assert (time.process_time() - begin) / 3 < 0.25

@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
+from recon.data.index import INDEX_DTYPES, read_index, write_index
+from recon.data.options import PrepareOptions
 from recon.data.prepare import prepare
-from recon.data.prepared import INDEX_DTYPES, PreparedData, PrepareOptions, VolumeRecord, read_index, write_index
+from recon.data.prepared import PreparedData
 from recon.data.splits import build_index
+from recon.data.volume_file import VolumeRecord
 from recon.errors import InputError
 
 
@@ -275,7 +278,7 @@ def spoil_missing(copy):
         (spoil_half, r"is half prepared \(no dataset\.json\); run the same"),
         (spoil_json, r"dataset\.json is not JSON"),
         (spoil_format, r"dataset\.json: format is 99, this version reads 2"),
-        (spoil_unknown, r"dataset\.json: extra: "),
+        (spoil_unknown, r"dataset\.json: extra is no known field"),
         (spoil_index, r"index\.csv is not the index that dataset\.json describes"),
         (spoil_no_index, r"index\.csv cannot be read"),
         (spoil_columns, r"index\.csv "),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from recon.data import readers
-from recon.data.prepared import PrepareOptions
+from recon.data.options import PrepareOptions
 from recon.data.volume import survey
 from recon.errors import InputError
 from tests.recon.data import rawfiles

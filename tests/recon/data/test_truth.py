@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from recon import coils
 from recon.config import TrainConfig
 from recon.data import volume
 from recon.data.loading import Loader
+from recon.data.options import PrepareOptions
 from recon.data.prepare import prepare
-from recon.data.prepared import PreparedData, PrepareOptions
+from recon.data.prepared import PreparedData
 from recon.data.readers import drawn, read_volume
 from recon.data.readers.drawn import NAME, DrawnNoise, draw_noise, noise_factor
 from recon.errors import InputError
-from recon.fourier import ifft
+from recon.physics import coils
+from recon.physics.fourier import ifft
 from recon.simulate import simulate
 from tests.conftest import without_truth
 
@@ -207,11 +208,14 @@ def test_a_numpy_that_draws_other_numbers_gives_no_truth_and_that_is_said(knees,
         (lambda said: "{", "simulated_noise: Invalid JSON"),
         (lambda said: said[:200], "simulated_noise: Invalid JSON"),
         (lambda said: np.arange(3.0), "simulated_noise"),
-        (lambda said: said.replace('"scale":', '"scales":'), "simulated_noise.scale: Field required"),
+        (lambda said: said.replace('"scale":', '"scales":'), "simulated_noise.scale is missing"),
         (lambda said: json.dumps({**json.loads(said), "factor": "AAAA"}), "factor has 3 bytes, where 128 are expected"),
         (lambda said: json.dumps({**json.loads(said), "factor": "*"}), "factor is not base64"),
         (lambda said: json.dumps({**json.loads(said), "acquired": [9, 900]}), r"acquired is \(9, 900\), where columns"),
-        (lambda said: json.dumps({**json.loads(said), "entropy": [-1]}), "simulated_noise.entropy.0: "),
+        (
+            lambda said: json.dumps({**json.loads(said), "entropy": [-1]}),
+            r"noise.entropy\[0\] must be greater",
+        ),
     ],
 )
 @pytest.mark.parametrize("form", ["fastmri", "ismrmrd"])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from recon.simulate.anatomy import TISSUE_INDEX, Subject
+from recon.simulate.anatomy import Subject
 from recon.simulate.atlas import atlas
+from recon.simulate.canvas import TISSUE_INDEX
 from recon.simulate.geometry import Geometry
 
 KNEES = ("a", "b", "c")

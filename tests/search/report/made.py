@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 
 from recon.config import MaskConfig
-from recon.data.prepared import TRUTH
-from recon.definitions import DEFINITIONS, L1_WAVELET, ZERO_FILLED
+from recon.evaluation.definitions import DEFINITIONS, L1_WAVELET, TRUTH, ZERO_FILLED
 from search.report.compare import Comparison, Row
-from search.results import (
+from search.results.folder import (
     COLUMNS,
     REFERENCE,
     TABLE,

@@ -9,9 +9,9 @@ from matplotlib.colors import to_rgba
 
 from recon.errors import InputError
 from search.report.compare import Comparison
-from search.report.figures import curves, draw, forest, styles
-from search.report.pictures import median_volume, picture, pictures
-from search.results import images_path, read_images, read_results, write_images
+from search.report.figures import curves, draw_figures, forest, styles
+from search.report.pictures import draw_slices, median_volume, picture
+from search.results.folder import images_path, read_images, read_results, write_images
 from tests.search.report.made import CEILING, HEAD, PEER, SPLIT, compare, made, store, study_table
 
 
@@ -112,14 +112,14 @@ def test_a_picture_shows_the_stored_images_and_the_tables_numbers(table, tmp_pat
 
 def test_pictures_are_of_the_scarce_task_at_a_few_n_and_of_the_others_at_the_smallest(table, tmp_path):
     more = [made(row, "PDw-FS", 0.8, n) for n in (50, 70, 90, 110) for row in (SPLIT, compare(table).baseline("stl"))]
-    found = pictures(Comparison(read_results(store(pd.concat([table, *more], ignore_index=True), tmp_path))))
+    found = draw_slices(Comparison(read_results(store(pd.concat([table, *more], ignore_index=True), tmp_path))))
     assert list(found) == [("PDw-FS", 12), ("PDw-FS", 50), ("PDw-FS", 70), ("PDw-FS", 110), ("PDw", 12)]
     assert [axis.get_title() for axis in found["PDw", 12].axes if axis.get_title()][-1] == "MTL: I2V10 naive"
 
 
 def test_figures_are_written_as_pictures_of_some_size(table, tmp_path):
     comparison = Comparison(read_results(store(table, tmp_path / "results")))
-    drawn = draw(comparison, tmp_path / "figures")
+    drawn = draw_figures(comparison, tmp_path / "figures")
     assert [path.name for path in drawn.paths] == [
         "ssim.png", "differences.png", "pictures-PDw-FS-N12.png", "pictures-PDw-FS-N30.png", "pictures-PDw-N12.png",
     ]  # fmt: skip
@@ -132,7 +132,9 @@ def test_figures_are_written_as_pictures_of_some_size(table, tmp_path):
 
 
 def test_tables_alone_give_curves_and_no_pictures(table, tmp_path):
-    drawn = draw(Comparison(read_results(store(table, tmp_path / "results", images=False))), tmp_path / "figures")
+    drawn = draw_figures(
+        Comparison(read_results(store(table, tmp_path / "results", images=False))), tmp_path / "figures"
+    )
     assert [path.name for path in drawn.paths] == ["ssim.png", "differences.png"]
     assert drawn.without == ["PDw-FS at N = 12", "PDw-FS at N = 30", "PDw at N = 12"]
 
@@ -151,7 +153,7 @@ def test_an_image_of_another_shape_is_refused(table, tmp_path):
     path = images_path(tmp_path, "stl-I12---12-0")
     write_images(path, {name: image[1:] for name, image in read_images(path)[0].items()}, "")
     with pytest.raises(InputError, match="has another shape than the reference's"):
-        pictures(comparison)
+        draw_slices(comparison)
 
 
 def test_images_of_other_weights_or_damaged_ones_are_refused(table, tmp_path):
@@ -160,10 +162,10 @@ def test_images_of_other_weights_or_damaged_ones_are_refused(table, tmp_path):
     images, _ = read_images(path)
     write_images(path, images, "others")
     with pytest.raises(InputError, match=r"was made by other weights \(others\)"):
-        pictures(comparison)
+        draw_slices(comparison)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="cannot be read as images"):
-        pictures(comparison)
+        draw_slices(comparison)
 
 
 def test_a_peer_far_off_does_not_hide_the_differences_between_the_studys_own_networks():

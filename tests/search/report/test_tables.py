@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recon.data.prepared import TRUTH_IS
 from recon.errors import InputError
+from recon.evaluation.definitions import TRUTH_IS
 from search.report.compare import Comparison, Difference
 from search.report.tables import difference_text, latex, legend, tables, write
-from search.results import read_results
+from search.results.folder import read_results
 from tests.search.report.made import CEILING, LONGER, PEER, SPLIT, WAVELET, compare, made, store, study_table
 
 

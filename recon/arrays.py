@@ -1,0 +1,145 @@
+"""A trained network on arrays: k-space in, image out, without files and without prepared data.
+
+What the arrays lack is found: the mask where k-space is zero, the maps by ESPIRiT. Raw files with their headers, noise
+scans and oversampling are left to ``recon.reconstruct``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon.errors import InputError
+from recon.network.unrolled import UnrolledNetwork
+from recon.physics.coils import sense_combine
+from recon.physics.espirit import EIGENVALUE_CROP, espirit
+from recon.physics.fourier import ifft
+from recon.physics.operators import Cartesian, ColumnSense, Sense, to_hybrid
+
+NEARLY_ALL = 0.9
+"""Where a mask is found from k-space: lines of which more than this is not zero were acquired whole."""
+
+Array = TypeVar("Array", "np.ndarray[Any, Any]", Tensor)
+
+
+def reconstruct_arrays(
+    network: UnrolledNetwork,
+    kspace: Array,
+    task: str,
+    mask: Any = None,
+    maps: Any = None,
+    *,
+    calibration_width: int = 24,
+    eigenvalue_crop: float = EIGENVALUE_CROP,
+) -> Array:
+    """Reconstruct slices of k-space.
+
+    Args:
+        network: in evaluation mode, on the device where it is to run.
+        kspace: (coils, rows, columns) or (slices, coils, rows, columns), complex, NumPy or torch: centred, by the
+            orthonormal Fourier transform (``recon.physics.fourier``), without readout oversampling, zero where nothing
+            was acquired.
+        task: one of the network's. mask: what was acquired, bool or 0 and 1: (columns,) for whole columns, or (rows,
+        columns), for all slices. Without
+            it, where k-space is not zero.
+        maps: coil maps in ``kspace``'s shape, with Σ|s|² of 1 inside the object and 0 outside. Without them, by ESPIRiT
+            from the lines at the centre that the mask keeps.
+        calibration_width: edge of ESPIRiT's calibration region, in samples.
+        eigenvalue_crop: ESPIRiT's maps are zero where their eigenvalue is not above this.
+
+    Returns:
+        The complex images, (rows, columns) or (slices, rows, columns), of ``kspace``'s kind and device and in its
+        units: a network on fully sampled data gives about Σ s̄ F⁻¹k.
+
+    Raises:
+        InputError: arrays of other shapes or kinds, samples that are not finite, nothing acquired, too few lines for
+            ESPIRiT, or a task that the network does not know.
+    """
+    samples = _samples(kspace)
+    keep = _mask(mask, samples)
+    samples = samples * keep
+    sensitivities = _maps(maps, samples, keep, calibration_width, eigenvalue_crop)
+    device = next(network.parameters()).device
+    images = []
+    for one, own in zip(samples, sensitivities, strict=True):
+        # As at training, where a volume is divided by its largest target magnitude; the lines at hand stand in for all.
+        scale = float(np.abs(sense_combine(ifft(one, (-2, -1)), own)).max()) or 1.0
+        operator, given = _operator(one / np.float32(scale), own, keep, device)
+        with torch.no_grad():
+            images.append(network(operator, given, task)[0] * scale)
+    result = torch.stack(images) if kspace.ndim == 4 else images[0]
+    if isinstance(kspace, Tensor):
+        return result.to(kspace.device)
+    return result.cpu().numpy()
+
+
+def _samples(kspace: Any) -> NDArray[np.complex64]:
+    """As (slices, coils, rows, columns), complex64."""
+    array = _numpy(kspace)
+    if not np.iscomplexobj(array) or array.ndim not in (3, 4) or 0 in array.shape:
+        raise InputError(
+            "k-space is complex, (coils, rows, columns) or (slices, coils, rows, columns); "
+            f"found {array.dtype} of shape {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise InputError("k-space holds samples that are not finite")
+    if not array.any():
+        raise InputError("k-space is zero everywhere")
+    return np.ascontiguousarray(array.reshape(-1, *array.shape[-3:]), np.complex64)
+
+
+def _mask(mask: Any, samples: NDArray[np.complex64]) -> NDArray[np.bool_]:
+    """(columns,) where whole columns are kept, else (rows, columns)."""
+    rows, columns = samples.shape[-2:]
+    keep: NDArray[np.bool_]
+    if mask is None:
+        keep = _found_mask(samples)
+    else:
+        keep = np.atleast_1d(_numpy(mask) != 0)
+        if keep.shape not in ((columns,), (rows, columns)):
+            raise InputError(f"the mask is ({columns},) or ({rows}, {columns}) here; found {keep.shape}")
+        keep = np.broadcast_to(keep, (rows, columns))
+    acquired: NDArray[np.bool_] = np.asarray(keep.any(axis=0))
+    if not acquired.any():
+        raise InputError("the mask keeps nothing")
+    return acquired if keep[:, acquired].all() else keep
+
+
+def _found_mask(samples: NDArray[np.complex64]) -> NDArray[np.bool_]:
+    """Where any slice and coil has a sample, (rows, columns)."""
+    there: NDArray[np.bool_] = (samples != 0).any(axis=(0, 1))
+    lines = np.outer(there.any(axis=1), there.any(axis=0))
+    # A sample may be zero by chance; lines of which nearly all are there were acquired whole.
+    return lines if there[lines].mean() > NEARLY_ALL else there
+
+
+def _maps(
+    maps: Any, samples: NDArray[np.complex64], keep: NDArray[np.bool_], width: int, crop: float
+) -> NDArray[np.complex64]:
+    if maps is None:
+        lines: NDArray[np.bool_] = keep if keep.ndim == 1 else np.asarray(keep.all(axis=0))
+        return np.stack([espirit(one, width, lines, crop=crop) for one in samples])
+    given = _numpy(maps)
+    if given.ndim not in (3, 4) or given.reshape(-1, *given.shape[-3:]).shape != samples.shape:
+        raise InputError(f"the maps have k-space's shape, {samples.shape[-3:]} for each slice; found {given.shape}")
+    return np.ascontiguousarray(given.reshape(samples.shape), np.complex64)
+
+
+def _operator(
+    kspace: NDArray[np.complex64], maps: NDArray[np.complex64], keep: NDArray[np.bool_], device: torch.device
+) -> tuple[Cartesian, Tensor]:
+    """The acquisition of one slice, and its k-space where that operator works."""
+    samples, sensitivities = (torch.from_numpy(one)[None].to(device) for one in (kspace, maps))
+    mask = torch.from_numpy(np.array(keep)).to(device)  # a copy: what was broadcast cannot be written to
+    if keep.ndim == 1:
+        samples, sensitivities = to_hybrid(samples, sensitivities)
+        return ColumnSense(sensitivities, mask[None, None, None, :]), samples
+    return Sense(sensitivities, mask[None, None]), samples
+
+
+def _numpy(array: Any) -> NDArray[Any]:
+    return array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)

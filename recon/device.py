@@ -1,0 +1,33 @@
+"""Where a network runs, and what memory it took there."""
+
+from __future__ import annotations
+
+import torch
+
+from recon.errors import InputError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto`` is the first CUDA device where there is one, else the processor.
+
+    Raises InputError for a device that is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (number.isdecimal() or number == name[len(kind) :]):
+        raise InputError(f"device {name!r} is not known; give auto, cpu, cuda, or one of several GPUs as cuda:1")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name!r} is not here; PyTorch sees {torch.cuda.device_count()} CUDA devices")
+    return torch.device(name)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the device's peak allocation on a GPU, the process's peak resident set on a processor."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux, bytes on macOS

@@ -1,0 +1,115 @@
+"""Methods side by side on a split: every slice reconstructed and measured, for tables and for pictures.
+
+What reconstructs is left to ``recon.evaluation.methods``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from recon.config import MaskConfig
+from recon.data.index import Split
+from recon.data.prepared import PreparedData, Slice
+from recon.evaluation.measure import measure
+from recon.physics.masks import Mask, fixed
+from recon.physics.operators import centre_crop
+
+Method = Callable[[Slice, Mask], "np.ndarray[Any, Any]"]
+"""Reconstructs one slice from the lines that the mask keeps: -> (rows, columns), in the units of the slice's target."""
+
+
+def measure_slice(piece: Slice, method: Method, mask: MaskConfig) -> dict[str, float]:
+    """The metrics of one slice under the definition ``paper``."""
+    image, target = reconstruct(piece, method, mask)
+    values = measure(torch.from_numpy(image)[None], torch.from_numpy(target)[None])
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def reconstruct(piece: Slice, method: Method, mask: MaskConfig) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """A method's magnitude image of a slice and the reference's, both (crop rows, crop columns)."""
+    row = piece.row
+    drawn = fixed(mask, row.columns, padding=(row.pad_left, row.pad_right))
+    target = centre_crop(torch.from_numpy(np.ascontiguousarray(piece.target)), (row.crop_rows, row.crop_columns))
+    return magnitude(piece, method, drawn), target.abs().numpy()
+
+
+def magnitude(piece: Slice, method: Method, mask: Mask) -> np.ndarray[Any, Any]:
+    """A method's magnitude image of a slice from the lines that the mask keeps, (crop rows, crop columns).
+
+    Every method's image is cut to where the coil maps are not all zero: the reference is zero elsewhere, and a method
+    that is free there (a wavelet bleeds over the edge) would be charged for pixels that no data speak of.
+    """
+    support = (piece.maps != 0).any(axis=0)
+    image = torch.from_numpy(np.ascontiguousarray(method(piece, mask) * support))
+    return centre_crop(image, (piece.row.crop_rows, piece.row.crop_columns)).abs().numpy()
+
+
+@dataclass(frozen=True)
+class VolumeImages:
+    """A volume's magnitude images: the reference's and each method's, (slices, rows, columns)."""
+
+    task: str
+    volume: str
+    reference: np.ndarray[Any, Any]
+    images: dict[str, np.ndarray[Any, Any]]
+
+
+def evaluate(
+    data: PreparedData,
+    split: Split,
+    methods: dict[str, dict[str, Method]],
+    mask: MaskConfig,
+    definitions: tuple[str, ...] = ("paper", "slice", "volume"),
+) -> Iterator[tuple[VolumeImages, pd.DataFrame]]:
+    """Reconstruct a split volume by volume with every method and measure every slice.
+
+    Args:
+        data: prepared data; the test split only where it was opened for testing.
+        split: ``train``, ``val`` or ``test``.
+        methods: for each task, its methods by name.
+        mask: the fixed undersampling that every slice shares.
+        definitions: names of ``recon.evaluation.definitions.DEFINITIONS``.
+
+    Yields:
+        the volume's pictures, and a table with the columns
+        ``task, volume, slice, method, definition, ssim, psnr, nrmse``.
+    """
+    for task, by_name in methods.items():
+        ids = data.subset(task, split=split)
+        index = data.index.set_index("slice_id").loc[ids]
+        for volume, rows in index.groupby("volume", sort=True):
+            rows = rows.sort_values("slice")
+            pieces = [data.read(int(one), truth=True) for one in rows.index]
+            pairs = {name: [reconstruct(piece, method, mask) for piece in pieces] for name, method in by_name.items()}
+            reference = np.stack([target for _, target in next(iter(pairs.values()))])
+            images = {name: np.stack([image for image, _ in found]) for name, found in pairs.items()}
+            yield (
+                VolumeImages(task, str(volume), reference, images),
+                pd.concat(
+                    _table(task, str(volume), rows["slice"].to_numpy(), name, reference, stack, definition)
+                    for name, stack in images.items()
+                    for definition in definitions
+                ),
+            )
+
+
+def _table(
+    task: str,
+    volume: str,
+    slices: np.ndarray[Any, Any],
+    method: str,
+    reference: np.ndarray[Any, Any],
+    images: np.ndarray[Any, Any],
+    definition: str,
+) -> pd.DataFrame:
+    values = measure(torch.from_numpy(images), torch.from_numpy(reference), definition)
+    columns = {name: value.double().numpy() for name, value in values.items()}
+    return pd.DataFrame(
+        {"task": task, "volume": volume, "slice": slices, "method": method, "definition": definition, **columns}
+    )

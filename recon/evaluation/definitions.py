@@ -1,0 +1,104 @@
+"""What the metrics' definitions and the untrained methods are called, and what each means: words alone, for tables and
+files.
+
+The same pair of images has many SSIMs, so a number carries the name of its definition and a table the sentence. They
+are computed in ``recon.evaluation.metrics``; whoever only shows numbers needs no torch.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Quantity(StrEnum):
+    """What is said of a network, and of each of its tasks: the word before the slash of a column such as ``ssim/PDw``.
+
+    Epoch reports, records and leaderboards name their columns by it; SSIM, pSNR and nRMSE are of the definition
+    ``REPORTED`` there.
+    """
+
+    SSIM = "ssim"
+    PSNR = "psnr"
+    NRMSE = "nrmse"
+    LOSS = "loss"
+    WEIGHT = "weight"
+    """What the task's loss was multiplied by, the mean over an epoch's steps."""
+    GAIN = "gain"
+    """SSIM above that of the matched STL."""
+    Z = "z"
+    """SSIM in standard deviations from the mean of the multi-task networks."""
+    RANK = "rank"
+
+    def of(self, task: str) -> str:
+        """The column of a task."""
+        return f"{self}/{task}"
+
+    @property
+    def error(self) -> str:
+        """The column of its standard error."""
+        return f"{self}_se"
+
+    def error_of(self, task: str) -> str:
+        """The column of a task's standard error."""
+        return f"{self}_se/{task}"
+
+    @property
+    def falls(self) -> bool:
+        """Whether less is better."""
+        return self in (Quantity.NRMSE, Quantity.LOSS, Quantity.RANK)
+
+    @property
+    def form(self) -> str:
+        """How a number of it is written (Python's format specification)."""
+        return _FORMS.get(self, "")
+
+    @classmethod
+    def of_column(cls, name: str) -> Quantity | None:
+        """What a column is of; None where it is of none of these."""
+        first = name.split("/")[0]
+        return next((one for one in cls if one == first), None)
+
+
+_FORMS = {
+    Quantity.SSIM: ".4f",
+    Quantity.PSNR: ".2f",
+    Quantity.NRMSE: ".4f",
+    Quantity.GAIN: "+z.4f",
+    Quantity.WEIGHT: ".3g",
+    Quantity.Z: "+.2f",
+}
+METRICS = (Quantity.SSIM, Quantity.PSNR, Quantity.NRMSE)
+"""What is measured of a reconstruction."""
+
+DEFINITIONS: dict[str, str] = {
+    "paper": (
+        "Per slice, as the public code of Liu et al. 2021: SSIM with a uniform 7x7 window, sample covariance, range 1, "
+        "after scaling prediction and reference each to [0, 1] by its own minimum and maximum; pSNR in dB, not scaled, "
+        "range = maximum - minimum of the reference slice; nRMSE = |prediction - reference| / |reference|, not scaled."
+    ),
+    "slice": (
+        "Per slice, not scaled: SSIM with a uniform 7x7 window and sample covariance, pSNR in dB, both with range = "
+        "maximum of the reference slice; nRMSE = |prediction - reference| / |reference|."
+    ),
+    "volume": (
+        "Per slice, not scaled: SSIM with a uniform 7x7 window and sample covariance, pSNR in dB, both with range = "
+        "maximum of the reference volume, so that a volume's mean SSIM is that of fastMRI's evaluation (whose PSNR is "
+        "of the whole volume's error); nRMSE = |prediction - reference| / |reference|."
+    ),
+}
+"""What each name means, in one sentence for tables and files."""
+
+REPORTED = "paper"
+"""The definition of the metrics that trainings report and that every table here shows."""
+
+ZERO_FILLED, L1_WAVELET = "zero-filled", "l1-wavelet"
+"""Methods that need no training: Aᴴ of the kept lines; sigpy's ℓ1-wavelet SENSE, its λ tuned on validation."""
+
+TRUTH = "noise-free truth"
+"""What ``Slice.truth`` is called in tables."""
+TRUTH_IS = (
+    "The noise-free truth is no reconstruction: it is the simulated image before noise was added, measured against the "
+    "noisy reference as every method is. It marks the ceiling that the reference's own noise leaves; a network can lie "
+    "a little above by keeping the noise of the lines that it is given."
+)
+"""The same in sentences, for legends and files."""

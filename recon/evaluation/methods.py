@@ -1,0 +1,122 @@
+"""What reconstructs a slice: a network, the zero-filled image, sigpy's ℓ1-wavelet.
+
+Simulated data have a ceiling too: their noise-free truth, measured as a reconstruction is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from recon.config import MaskConfig
+from recon.data.loading import slice_batch
+from recon.data.prepared import PreparedData, Slice
+from recon.errors import InputError
+from recon.evaluation.compare import Method, measure_slice
+from recon.evaluation.definitions import TRUTH
+from recon.network.unrolled import UnrolledNetwork
+from recon.physics.fourier import ifft
+from recon.physics.masks import Mask
+
+
+def network_method(network: UnrolledNetwork, task: str, device: torch.device | str = "cpu") -> Method:
+    """The network as a Method for slices of one task."""
+
+    def reconstruct(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
+        batch = slice_batch(piece, mask, task).to(device)
+        with torch.no_grad():
+            image = network(batch.operator(), batch.kspace, task)[0] * batch.scale[0]
+        return image.cpu().numpy()
+
+    return reconstruct
+
+
+def zero_filled(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
+    """Aᴴ of the kept lines: what the scanner shows without any reconstruction."""
+    coils = ifft(piece.kspace * mask.columns, axes=(-2, -1))
+    return np.asarray((piece.maps.conj() * coils).sum(axis=0))
+
+
+def noise_free_truth(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
+    """The target without its noise, whatever the mask: no reconstruction, but the ceiling of them all.
+
+    Raises InputError where the slice was read without its truth, or its data do not know it.
+    """
+    if piece.truth is None:
+        raise InputError(f"the {TRUTH} of volume {piece.row.volume} is not known; only simulated data have one")
+    return piece.truth
+
+
+def l1_wavelet(regularisation: float, iterations: int = 60) -> Method:
+    """sigpy's ℓ1-wavelet SENSE reconstruction (db4), the classical reference.
+
+    Args:
+        regularisation: λ of ½‖Ax − y‖² + λ‖Wx‖₁ for k-space divided by the volume's scale.
+        iterations: of FISTA.
+    """
+
+    import sigpy.mri.app  # a second of CPU, for numba: not in every worker
+
+    def reconstruct(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
+        app = sigpy.mri.app.L1WaveletRecon(
+            piece.kspace * mask.columns / piece.row.scale,
+            piece.maps,
+            regularisation,
+            max_iter=iterations,
+            # 1 / ‖AᴴA‖: F is unitary, the mask a projection, and Σ|s|² is at most one. Left to itself, sigpy estimates
+            # the norm from NumPy's global random state, and gives another image every time.
+            alpha=1,
+            show_pbar=False,
+        )
+        return np.asarray(app.run()) * piece.row.scale
+
+    return reconstruct
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a regularisation was chosen from: mean validation SSIM (definition ``paper``) a candidate."""
+
+    regularisation: float
+    scores: dict[float, float]
+
+
+def tune_l1_wavelet(
+    data: PreparedData,
+    task: str,
+    mask: MaskConfig,
+    *,
+    candidates: Iterable[float] = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    most_slices: int = 6,
+    iterations: int = 60,
+) -> Tuning:
+    """Choose λ by mean SSIM on validation slices of the task, spread evenly over the split; no test slice is looked at.
+
+    Args:
+        data: prepared data.
+        task: whose validation slices.
+        mask: the fixed undersampling of validation.
+        candidates: a coarse grid of λ; the best of it is refined once on either side.
+        most_slices: how many slices at most.
+        iterations: of each reconstruction.
+
+    Raises InputError where the task has no validation slices.
+    """
+    ids = data.subset(task, split="val")
+    if not ids:
+        raise InputError(f"{data.path} has no validation slices of {task} to choose a regularisation on")
+    chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, most_slices).round().astype(int))]
+    pieces = [data.read(one) for one in chosen]
+
+    def score(candidate: float) -> float:
+        method = l1_wavelet(candidate, iterations)
+        return float(np.mean([measure_slice(piece, method, mask)["ssim"] for piece in pieces]))
+
+    scores = {candidate: score(candidate) for candidate in candidates}
+    coarse = max(scores, key=scores.__getitem__)
+    scores |= {candidate: score(candidate) for candidate in (coarse / 1.7, coarse * 1.7)}
+    return Tuning(max(scores, key=scores.__getitem__), scores)

@@ -1,0 +1,283 @@
+"""Training one network, exactly resumable: the paper's section 2.4 as one plain loop.
+
+The loop knows neither trials nor studies; whoever wants to follow or stop it passes ``report``. Which slices and masks
+a pass sees is a function of (seed, pass, slice) alone, and nothing in the loop draws from torch's generator once the
+weights are there, so a checkpoint needs no state of either: weights, optimiser, schedule and weighting are all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recon.config import TrainConfig
+from recon.data.loading import Loader
+from recon.data.prepared import PreparedData
+from recon.device import choose_device, peak_memory
+from recon.evaluation.definitions import Quantity
+from recon.evaluation.measure import SliceMetrics, validate
+from recon.network.unrolled import UnrolledNetwork
+from recon.physics.operators import centre_crop
+from recon.training.checkpoint import CURVE, UNFINISHED, note_epoch, resumed, save_checkpoint, start_from
+from recon.training.optimiser import make_optimiser
+from recon.training.weighting import make_weighting
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on, such as one whose loss is no longer finite; names the epoch and the step."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training is about to do.
+
+    Attributes:
+        device: where it computes.
+        parameters: of the network.
+        steps_per_epoch: batches of an epoch.
+        finished: epochs that an earlier run finished.
+        epochs: in all.
+        slices: training slices of each task.
+    """
+
+    device: str
+    parameters: int
+    steps_per_epoch: int
+    finished: int
+    epochs: int
+    slices: Mapping[str, int]
+
+    @property
+    def steps(self) -> int:
+        """Steps in all, those of earlier runs included."""
+        return self.epochs * self.steps_per_epoch
+
+
+@dataclass
+class EpochReport:
+    """What is known after an epoch whose network was validated.
+
+    Attributes:
+        epoch: epochs finished, from 1.
+        metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split
+            (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training (the mean of the weights
+            that the epoch's steps had); ``seconds`` (since the training began, over all its resumptions),
+            ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
+        slices: SSIM, pSNR and nRMSE of each validation slice.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    slices: SliceMetrics
+    _state: Callable[[], dict[str, Any]] = field(repr=False)
+    _config: TrainConfig = field(repr=False)
+
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint that ``train(resume=directory)`` continues exactly; it appears whole or not at all.
+
+        That of the last epoch holds the network and nothing that only a further epoch would need.
+        """
+        state = self._state()
+        if self.epoch >= self._config.epochs:
+            state = {name: value for name, value in state.items() if name not in UNFINISHED}
+        save_checkpoint(directory, state, self._config)
+
+
+def complex_l1(prediction: Tensor, target: Tensor, crop: tuple[int, int]) -> Tensor:
+    """Mean absolute error of real and imaginary parts over the centre crop (the loss of the paper's public code).
+
+    Args:
+        prediction: (batch, rows, columns), complex.
+        target: the same shape.
+        crop: rows and columns of the centre region that counts.
+    """
+    difference = centre_crop(prediction, crop) - centre_crop(target, crop)
+    return torch.view_as_real(difference).abs().mean()
+
+
+def train(
+    config: TrainConfig,
+    data: PreparedData,
+    *,
+    init: Path | None = None,
+    resume: Path | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    report: Callable[[EpochReport], None] | None = None,
+    started: Callable[[Plan], None] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> UnrolledNetwork:
+    """Train one network and return it in evaluation mode.
+
+    Args:
+        config: the training, whole; with the data and ``init`` it determines the result on one kind of device.
+        data: prepared data that hold every task of ``config.tasks``.
+        init: a checkpoint whose weights this training starts from (transfer learning, all layers are fine-tuned); tasks
+            that the checkpoint lacks start from its only task's weights.
+        resume: a checkpoint of this same training; the result is bit for bit that of one that was not interrupted. A
+            finished training's gives its network at once.
+        out: folder whose ``checkpoint`` and ``curve.csv`` are written after each report; a training that is found
+            there goes on.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``…
+        workers: threads that read and mask batches ahead of the training.
+        report: called with an EpochReport after each of ``config.validated_epochs``. What it raises ends the training.
+        started: called once, before the first step; not where nothing is left to train.
+        progress: called after each step with the steps done, those of earlier runs included.
+
+    Raises:
+        TrainingError: the loss is not finite.
+        InputError: data and configuration do not fit together, or ``resume`` is another training's checkpoint.
+    """
+    where = choose_device(device)
+    checkpoint = None if out is None else Path(out) / "checkpoint"
+    if resume is None and checkpoint is not None and checkpoint.is_dir():
+        resume = checkpoint
+    state = None if resume is None else resumed(resume, config, where)
+    if state is not None and state["epoch"] >= config.epochs:
+        network = UnrolledNetwork(config.network, config.tasks).to(where)
+        network.load_state_dict(state["network"])
+        return network.eval()
+    loader = Loader(data, config, workers=workers, device=where)
+    with seeded(config.seed):
+        network = UnrolledNetwork(config.network, config.tasks).to(where)
+    network.train_as(precision=config.precision, compile=config.compile, memory_saver=config.memory_saver)
+    weighting = make_weighting(config.weighting, config.tasks, loader.slice_counts).to(where)
+    if init is not None and resume is None:
+        start_from(network, init)
+    parameters = list(network.parameters())
+    optimiser = make_optimiser(config, network, weighting)
+    schedule = make_schedule(config, optimiser, loader.steps_per_epoch)
+    finished, seconds_before, gpu_before = 0, 0.0, 0.0
+    if state is not None:
+        network.load_state_dict(state["network"])
+        weighting.load_state_dict(state["weighting"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        finished, seconds_before, gpu_before = state["epoch"], state["seconds"], state["gpu_seconds"]
+
+    if started is not None:
+        count = sum(parameter.numel() for parameter in parameters)
+        started(Plan(str(where), count, loader.steps_per_epoch, finished, config.epochs, loader.slice_counts))
+    steps = finished * loader.steps_per_epoch
+    began = time.perf_counter()
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+    for epoch in range(finished + 1, config.epochs + 1):
+        network.train()
+        losses = EpochMeans(config.tasks)
+        for batch in loader.training_batches(epoch):
+            prediction = network(batch.operator(), batch.kspace, batch.task)
+            loss = complex_l1(prediction, batch.target, batch.crop)
+            index, weight = config.tasks.index(batch.task), weighting.weights()
+            losses.add(batch.task, loss.detach(), len(batch.slice_ids), weight[index])
+            # Reading a loss makes the processor wait for a GPU, so there it is looked at when the epoch is over.
+            if where.type == "cpu":
+                losses.check(epoch)
+            weighting.note(index, loss.detach(), len(batch.slice_ids))
+            optimiser.zero_grad(set_to_none=True)
+            # A batch holds one task, so the other tasks' losses do not enter this step.
+            (weight[index] * loss + weighting.penalty(index, loss.detach())).backward()
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            optimiser.step()
+            schedule.step()
+            steps += 1
+            if progress is not None:
+                progress(steps)
+        losses.check(epoch)
+        weighting.end_epoch(losses.means())
+        if epoch not in config.validated_epochs:
+            continue
+
+        metrics, slices = validate(network, loader.validation_batches())
+        seconds = seconds_before + time.perf_counter() - began
+        metrics |= {Quantity.LOSS.of(task): value for task, value in losses.means().items()}
+        metrics[Quantity.LOSS.value] = sum(losses.means().values()) / len(config.tasks)
+        metrics |= {Quantity.WEIGHT.of(task): value for task, value in losses.weights().items()}
+        metrics["seconds"] = seconds
+        metrics["gpu_seconds"] = gpu_before + (seconds - seconds_before if where.type == "cuda" else 0.0)
+        metrics["peak_memory_bytes"] = float(peak_memory(where))
+        metrics["parameters"] = float(sum(p.numel() for p in network.parameters()))
+        if report is not None or checkpoint is not None:
+            state_now = {
+                "epoch": epoch,
+                "seconds": metrics["seconds"],
+                "gpu_seconds": metrics["gpu_seconds"],
+                "network": network.state_dict(),
+                "weighting": weighting.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "schedule": schedule.state_dict(),
+            }
+            done = EpochReport(epoch, metrics, slices, lambda state=state_now: state, config)  # type: ignore[misc]
+            if checkpoint is not None:
+                done.save(checkpoint)
+                note_epoch(checkpoint.with_name(CURVE), epoch, metrics)
+            if report is not None:
+                report(done)
+    return network.eval()
+
+
+class EpochMeans:
+    """An epoch's training losses and the weights they had; the mean loss of each task (over slices) and its mean weight
+    (over steps)."""
+
+    def __init__(self, tasks: tuple[str, ...]) -> None:
+        self._tasks = tasks
+        self._steps: list[tuple[str, Tensor, int, Tensor]] = []
+        self._checked = 0
+
+    def add(self, task: str, loss: Tensor, slices: int, weight: Tensor) -> None:
+        """Count a batch's mean loss over that many slices and its weight; no tensor is read before somebody asks."""
+        self._steps.append((task, loss, slices, weight))
+
+    def check(self, epoch: int) -> None:
+        """Raise TrainingError for the first loss that is not finite, among those that were not checked yet."""
+        for step, (task, loss, *_) in enumerate(self._steps[self._checked :], start=self._checked + 1):
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss of {task} is {loss.item()} in epoch {epoch}, step {step}")
+        self._checked = len(self._steps)
+
+    def means(self) -> dict[str, float]:
+        """The mean loss of each task so far."""
+        found = {}
+        for task in self._tasks:
+            mine = [(loss.item(), slices) for name, loss, slices, _ in self._steps if name == task]
+            found[task] = sum(loss * slices for loss, slices in mine) / sum(slices for _, slices in mine)
+        return found
+
+    def weights(self) -> dict[str, float]:
+        """The mean weight of each task so far."""
+        found = {}
+        for task in self._tasks:
+            mine = [weight.item() for name, _, _, weight in self._steps if name == task]
+            found[task] = sum(mine) / len(mine)
+        return found
+
+
+def make_schedule(
+    config: TrainConfig, optimiser: torch.optim.Optimizer, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate's course over all steps of the training; it knows the last epoch from the start."""
+    steps = config.epochs * steps_per_epoch
+    if config.schedule == "one-cycle":
+        peaks = [group["lr"] for group in optimiser.param_groups]
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=peaks, total_steps=steps + 1)
+    if config.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator inside the block and leave it as it was found."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,57 @@
+"""The command line: each command is a thin coat over a function in Python.
+
+Machine output goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed while running, 2 wrong input, said in one
+sentence. Heavy imports stand inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from recon.errors import InputError, complaint, said_of
+from search.cli.app import app, complain
+
+CONTINUED = ("prepare", "train", "launch", "confirm")
+"""Commands that go on where an interrupted run of theirs ended."""
+
+
+def main() -> None:
+    """Run the command line on ``sys.argv``; a user's mistake is one sentence and exit code 2."""
+    arguments = sys.argv[1:] or ["--help"]
+    try:
+        code = app(arguments, prog_name="splitpoint", standalone_mode=False) or 0
+    except InputError as error:
+        code = complain(str(error), 2)
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "splitpoint")
+        code = complain(f"{usage(error)}; see {command} --help", error.exit_code)
+    except OSError as error:
+        # One that names a file is the user's to mend: a full disk, a folder that may not be written.
+        if error.filename is None:
+            raise
+        code = complain(f"{error.filename}: {error.strerror}", 2 if error.errno in USERS else 1)
+    except KeyboardInterrupt:
+        code = 130
+    if code == 130:
+        complain("interrupted" + ("; the same command goes on from here" if arguments[0] in CONTINUED else ""), code)
+    sys.exit(code)
+
+
+USERS = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENAMETOOLONG, errno.EINVAL),
+}
+"""Errors of the system that a path which the user gave causes; a full disk is none of them."""
+
+
+def usage(error: typer.TyperException) -> str:
+    """What is wrong with the arguments, with the value found."""
+    from pydantic import ValidationError  # a tenth of a second, which help need not wait for
+
+    option = next(iter(getattr(getattr(error, "param", None), "opts", [])), None)
+    if isinstance(error.__cause__, ValidationError) and option is not None:
+        return said_of(option, complaint(error.__cause__.errors()[0]))
+    return error.format_message().rstrip(".")

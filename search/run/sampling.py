@@ -1,0 +1,127 @@
+"""Sampling: which point of a space an Optuna study tries next.
+
+Optuna samples the space's dimensions one by one, and ``Space.decode`` makes a point of them. A sampler may repeat
+itself, so points that are not wanted are drawn again, in the end at random. Whether a point is wanted, and what is then
+done with it, is left to ``search.run.searcher``.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Callable
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from spaces.layouts import Choice, Dimension, Integer, Value
+from spaces.parts import Sampler
+from spaces.point import Point
+from spaces.space import Space
+
+SAMPLER_DRAWS = 20
+"""Proposals of the sampler that may be unwanted before points are drawn at random."""
+RANDOM_DRAWS = 2000
+"""Random draws that may be unwanted before the space counts as tried in full."""
+
+Parameters = dict[str, tuple[Value, BaseDistribution]]
+
+
+def make_sampler(config: Sampler, seed: int) -> BaseSampler:
+    """The sampler that a space names."""
+    samplers: dict[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: TPESampler(
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=config.startup, seed=seed
+        ),
+        "random": lambda: RandomSampler(seed=seed),
+    }
+    with warnings.catch_warnings():
+        # Optuna calls ``group`` experimental since 2.8; conditional dimensions need it.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return samplers[config.kind]()
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """A dimension in Optuna's words."""
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.values)
+    if isinstance(dimension, Integer):
+        return IntDistribution(dimension.low, dimension.high, log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def parameters(space: Space, point: Point) -> Parameters:
+    """A point as Optuna's trial carries it: each dimension's value and distribution."""
+    dimensions = space.dimensions(point.weighting)
+    return {name: (value, distribution(dimensions[name])) for name, value in space.encode(point).items()}
+
+
+class PointSampler:
+    """Draws points of a space for the trials of an Optuna study.
+
+    Args:
+        study: with its sampler.
+        space: on its data.
+        seed: of draws at random, and of repairs.
+    """
+
+    def __init__(self, study: optuna.Study, space: Space, seed: int) -> None:
+        self._study = study
+        self._space = space
+        self._rng = random.Random(seed)
+
+    def draw(self, trial: optuna.Trial, wanted: Callable[[Point], bool]) -> Point | None:
+        """A wanted point, by the sampler or, where that keeps proposing others, at random; None where none is found."""
+        frozen = self._study._storage.get_trial(trial._trial_id)
+        for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
+            params = self._propose(frozen) if attempt < SAMPLER_DRAWS else self._at_random()
+            point = self._space.decode(params, self._rng)
+            if point and wanted(point):
+                return point
+        return None
+
+    def _propose(self, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+        """Ask the sampler for the space's dimensions, those that depend on the weighting last."""
+        study = self._study
+        joint = study.sampler.infer_relative_search_space(study, trial)
+        params = study.sampler.sample_relative(study, trial, joint)
+
+        def choose(name: str, dimension: Dimension) -> Value:
+            wanted = distribution(dimension)
+            if wanted.single():
+                return dimension.values[0] if isinstance(dimension, Choice) else dimension.low
+            if name in params:
+                return cast(Value, params[name])
+            return cast(Value, study.sampler.sample_independent(study, trial, name, wanted))
+
+        return self._chosen(choose)
+
+    def _at_random(self) -> dict[str, Any]:
+        """Draw every dimension at random, without a look at the study."""
+        rng = self._rng
+
+        def choose(name: str, dimension: Dimension) -> Value:
+            if isinstance(dimension, Choice):
+                return rng.choice(dimension.values)
+            whole = isinstance(dimension, Integer)
+            low, high = (dimension.low - 0.5, dimension.high + 0.5) if whole else (dimension.low, dimension.high)
+            drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if dimension.log else rng.uniform(low, high)
+            return min(max(round(drawn), dimension.low), dimension.high) if whole else drawn
+
+        return self._chosen(choose)
+
+    def _chosen(self, choose: Callable[[str, Dimension], Value]) -> dict[str, Any]:
+        chosen = {name: choose(name, dimension) for name, dimension in self._space.dimensions().items()}
+        for name, dimension in self._space.dimensions(chosen["weighting"]).items():  # type: ignore[arg-type]
+            if name not in chosen:
+                chosen[name] = choose(name, dimension)
+        return chosen

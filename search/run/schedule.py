@@ -1,0 +1,113 @@
+"""Stopping poor trials early: asynchronous successive halving whose rungs survive a restart.
+
+Ray's ``ASHAScheduler`` keeps its rungs in memory only, draws brackets from an unseeded generator, never stops a trial
+whose metric is not a number, and would stop baselines too. This one makes the same decisions (a test compares them)
+from values that are in the study, with one bracket, for searched trials alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from search.run.trial import EPOCH, ERROR, OBJECTIVE
+from search.study.record import Record
+
+
+class Rungs:
+    """The values that trials had when they reached each rung.
+
+    Args:
+        milestones: epochs of the rungs, ascending.
+        reduction: about one in this many trials passes a rung (Li et al. 2020, "A system for massively parallel
+            hyperparameter tuning").
+    """
+
+    def __init__(self, milestones: Iterable[int], reduction: float) -> None:
+        self.reduction = reduction
+        self._recorded: dict[int, dict[int, float]] = {milestone: {} for milestone in milestones}
+
+    def rebuild(self, records: Iterable[Record]) -> None:
+        """Take up what trials have reached before: their values at the rungs, under the numbers of their first runs."""
+        records = list(records)
+        root = roots(records)
+        for record in records:
+            for milestone, recorded in self._recorded.items():
+                if milestone in record.values:
+                    recorded[root[record.number]] = record.values[milestone]
+
+    def passes(self, trial: int, epoch: int, value: float) -> bool:
+        """Whether a trial goes on after this epoch; its value is kept where it has reached a rung.
+
+        It passes unless its value is below the (1 - 1/reduction) quantile of those that were there before it.
+        """
+        reached = [milestone for milestone in self._recorded if milestone <= epoch]
+        if not reached or trial in self._recorded[reached[-1]]:
+            return True
+        recorded = self._recorded[reached[-1]]
+        others = list(recorded.values())
+        recorded[trial] = value
+        return not others or bool(value >= np.percentile(others, (1 - 1 / self.reduction) * 100))
+
+    def counts(self) -> dict[int, int]:
+        """How many trials have reached each rung."""
+        return {milestone: len(recorded) for milestone, recorded in self._recorded.items()}
+
+
+def roots(records: Iterable[Record]) -> dict[int, int]:
+    """For each searched trial, the first of the chain of interrupted trials that it continues."""
+    found: dict[int, int] = {}
+    for record in sorted(records, key=lambda record: record.number):
+        found[record.number] = (
+            record.number if record.continues is None else found.get(record.continues, record.continues)
+        )
+    return found
+
+
+class SuccessiveHalving(FIFOScheduler):
+    """Tune's scheduler for a search: stops searched trials at rungs, and any trial at its last epoch or at an error.
+
+    Args:
+        rungs: what was reached before.
+        note_error: told each failure's trial and reason. Tune tells the scheduler of an error before it tells the
+            searcher, and the searcher never gets the reason.
+    """
+
+    _supports_buffered_results = False
+
+    def __init__(self, rungs: Rungs, note_error: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self.rungs = rungs
+        self._note_error = note_error
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
+        """Decide after an epoch."""
+        value, epoch = result[OBJECTIVE], result[EPOCH]
+        if ERROR in result or not math.isfinite(value) or epoch >= trial.config["epochs"]:
+            return str(TrialScheduler.STOP)
+        if trial.config["stage"] == "search" and not self.rungs.passes(trial.config["root"], epoch, value):
+            return str(TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Pass on why a trial failed (it may yet be retried)."""
+        self._note_error(trial.trial_id, reason(trial))
+
+
+def reason(trial: Trial) -> str:
+    """The last failure of a Tune trial in one line."""
+    if trial.error_file is None:
+        return "the worker was lost"
+    with open(trial.error_file) as file:
+        text = file.read()
+    failure = text.rsplit("Failure # ", 1)[-1].strip().splitlines()[1:]
+    lines = [line.strip() for line in failure if line.strip()]
+    if not lines:
+        return "the worker was lost"
+    # A traceback ends with the exception; Ray's own messages on dead workers begin with what matters.
+    return lines[-1] if any("Traceback" in line or "ray::" in line for line in lines) else lines[0]

@@ -1,0 +1,209 @@
+"""What runs inside a trial's actor: one training, reported to Ray Tune after each validation, with a checkpoint.
+
+A ``TrialJob`` is everything that the actor needs to know, as JSON in the trial's configuration. What to train next, and
+what to make of the reports, is the driver's business (``search.run.searcher``).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import ray.util
+from ray import tune
+
+from recon.config import Config, TrainConfig
+from recon.errors import InputError
+from recon.evaluation.definitions import Quantity
+from search.study.slices import packed
+
+if TYPE_CHECKING:
+    from recon.training.loop import EpochReport
+
+OBJECTIVE = "objective"
+EPOCH = "epoch"
+METRICS_PREFIX = "metrics/"
+SLICES = "slices"
+ERROR = "error"
+_THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
+
+
+class Trainer(Protocol):
+    """What trains: ``train_on_prepared``, or a stand-in of a test. A module-level function, so that an actor can
+    import it."""
+
+    __module__: str
+    __qualname__: str
+
+    def __call__(
+        self,
+        config: TrainConfig,
+        data: Path,
+        *,
+        init: Path | None,
+        resume: Path | None,
+        device: str,
+        report: Callable[[EpochReport], None],
+    ) -> object:
+        """Train on the data in a folder and report each of ``config.validated_epochs``."""
+
+
+class TrialJob(Config):
+    """One trial's work."""
+
+    name: str
+    """Names the trial's folder: ``search-0012`` or ``reference-0003``."""
+    stage: Literal["search", "baseline", "confirm"]
+    number: int
+    """Of the Optuna trial."""
+    root: int
+    """Of the first in the chain of interrupted trials that this one continues; itself where there is none."""
+    config: TrainConfig
+    data: str
+    """Folder of the prepared data, on a path that every host sees."""
+    trainer: str
+    """``module:function``."""
+    init: str | None = None
+    """Checkpoint whose weights the training starts from."""
+    resume: str | None = None
+    """Checkpoint of an interrupted predecessor."""
+    metric: Literal["ssim", "gain"] = "ssim"
+    references: dict[str, dict[int, float]] = {}  # noqa: RUF012
+    """By task and epoch, the SSIM that the trial's is compared with: that of the STL, a mean over seeds."""
+    slices_at: tuple[int, ...] = ()
+    """Epochs whose metrics are kept slice by slice."""
+    device: str = "cpu"
+    threads: int = 1
+
+
+def train_on_prepared(
+    config: TrainConfig,
+    data: Path,
+    *,
+    init: Path | None,
+    resume: Path | None,
+    device: str,
+    report: Callable[[EpochReport], None],
+) -> object:
+    """``recon.training.train`` on a prepared data set; an actor that is reused opens it once."""
+    from recon.training.loop import train
+
+    return train(config, _prepared(data), init=init, resume=resume, device=device, report=report)
+
+
+@lru_cache(maxsize=1)
+def _prepared(path: Path) -> Any:
+    from recon.data.prepared import PreparedData
+
+    return PreparedData(path)
+
+
+def trainer_path(trainer: Trainer) -> str:
+    """``module:function``, by which an actor finds it."""
+    if "<" in trainer.__qualname__ or "." in trainer.__qualname__:
+        raise ValueError(f"a trainer is a module-level function, which {trainer.__qualname__} is not")
+    return f"{trainer.__module__}:{trainer.__qualname__}"
+
+
+def run_trial(config: Mapping[str, str]) -> None:
+    """The trainable: train ``config['job']`` and report each epoch that is validated.
+
+    A training that cannot go on whatever is tried again (a loss that is not finite, a configuration that does not fit
+    the data) reports ``error`` and ends. Anything else is raised, so that Tune retries from the last checkpoint.
+    """
+    _load()
+    import torch
+
+    from recon.training.loop import TrainingError
+
+    job = TrialJob.model_validate_json(config["job"])
+    # An actor is reused once the stopped training's thread has ended, which may take as long as its cleaning up.
+    os.environ.setdefault(_THREAD_TIMEOUT, "60")
+    torch.set_num_threads(job.threads)
+    reset_peak_memory()
+    last = tune.get_checkpoint()
+    resume = Path(last.path) if last else Path(job.resume) if job.resume else None
+    node = f"{platform.node()} ({ray.util.get_node_ip_address()})"
+    reached = 0
+
+    def report(epoch: EpochReport) -> None:
+        nonlocal reached
+        metrics = compare(epoch.metrics, epoch.epoch, job.references)
+        objective = metrics[job.metric]
+        for name in (job.metric, "loss"):
+            if not math.isfinite(metrics[name]):
+                raise TrainingError(f"{name} is {metrics[name]} after epoch {epoch.epoch}")
+        reached = epoch.epoch
+        result = {EPOCH: epoch.epoch, OBJECTIVE: objective, "node": node}
+        result |= {METRICS_PREFIX + name: float(value) for name, value in metrics.items()}
+        if epoch.epoch in job.slices_at:
+            result[SLICES] = packed(epoch.slices)
+        with tempfile.TemporaryDirectory(prefix="splitpoint-") as folder:
+            epoch.save(Path(folder) / "checkpoint")
+            tune.report(result, checkpoint=tune.Checkpoint.from_directory(str(Path(folder) / "checkpoint")))
+
+    module, function = job.trainer.split(":")
+    trainer: Trainer = getattr(importlib.import_module(module), function)
+    init = Path(job.init) if job.init else None
+    try:
+        trainer(job.config, Path(job.data), init=init, resume=resume, device=job.device, report=report)
+    except (TrainingError, InputError) as error:
+        tune.report({EPOCH: reached, OBJECTIVE: math.nan, ERROR: str(error), "node": node})
+
+
+def _load() -> None:
+    """Import what trains, once a worker, without looking for garbage among its million objects, then or later."""
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    import recon.training  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+
+
+def compare(
+    metrics: Mapping[str, float], epoch: int, references: Mapping[str, Mapping[int, float]]
+) -> dict[str, float]:
+    """The metrics of an epoch with ``gain/<task>`` and ``gain`` where references are given: SSIM above the STL's at
+    that epoch.
+
+    Raises InputError where a reference has none of that epoch: another epoch's would be another gain.
+    """
+    result = dict(metrics)
+    for task, values in references.items():
+        if epoch not in values:
+            raise InputError(
+                f"the STL of {task} was not validated after epoch {epoch}, where the trial's gain is asked for, but "
+                f"after {', '.join(map(str, values))}"
+            )
+        result[Quantity.GAIN.of(task)] = metrics[Quantity.SSIM.of(task)] - values[epoch]
+    if references:
+        result[Quantity.GAIN.value] = sum(result[Quantity.GAIN.of(task)] for task in references) / len(references)
+    return result
+
+
+def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """The epoch's metrics out of a Tune result."""
+    return {
+        name.removeprefix(METRICS_PREFIX): value for name, value in result.items() if name.startswith(METRICS_PREFIX)
+    }
+
+
+def reset_peak_memory() -> None:
+    """Start peak memory anew, so that a trial in a reused actor does not report an earlier one's."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux" and os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5")

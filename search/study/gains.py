@@ -1,0 +1,100 @@
+"""Gains: how far a network lies above the STL of its tasks at its N, the mean over seeds, and how sure that mean is.
+
+A network that starts from drawn weights is compared with the STL after as many epochs; one that goes on from trained
+weights with the STL at its end, for which it has had as many epochs. Which baselines a study trains is left to
+``search.run.jobs``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from recon.evaluation.definitions import Quantity
+from search.study.record import Record, State
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds."""
+
+    mean: float
+    error: float
+    """Its standard error; NaN for one seed."""
+
+    @classmethod
+    def of(cls, values: list[float]) -> Estimate:
+        """Of one value a seed."""
+        error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(fmean(values), error)
+
+
+def counting(complete: Iterable[Record]) -> list[Record]:
+    """Leave out the baselines at hyperparameters that do not count.
+
+    Of the combinations that a kind was trained at, for a task and an N, the one that counts has the best mean
+    validation SSIM over its seeds, among those with the most seeds.
+    """
+    complete = list(complete)
+    found: dict[Any, dict[str, list[float]]] = {}
+    for one in complete:
+        if one.kind != "mtl":
+            group = found.setdefault((one.kind, one.tasks, one.scarce_slices), {})
+            group.setdefault(one.configuration, []).append(one.metrics["ssim"])
+    best = {max(group, key=lambda name: (len(group[name]), fmean(group[name]))) for group in found.values()}
+    return [one for one in complete if one.kind == "mtl" or one.configuration in best]
+
+
+class References:
+    """The STL of each task and N over its seeds, at the hyperparameters that count.
+
+    Args:
+        records: any; complete STL are looked for among them.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._stl: dict[tuple[str, int], list[Record]] = {}
+        for record in counting(one for one in records if one.kind == "stl" and one.state is State.COMPLETE):
+            (task,) = record.tasks
+            self._stl.setdefault((task, record.slices[task]), []).append(record)
+
+    def at(self, task: str, slices: int, epoch: int | None = None, metric: Quantity = Quantity.SSIM) -> Estimate | None:
+        """The STL's metric after an epoch, without one at its end; None where there is no such STL, or it was not
+        validated then."""
+        stl = self._stl.get((task, slices), [])
+        found = [one.metrics if epoch is None else one.history.get(epoch) for one in stl]
+        values = [metrics[metric.of(task)] for metrics in found if metrics is not None]
+        return Estimate.of(values) if values and len(values) == len(stl) else None
+
+    def gains(self, record: Record, metric: Quantity = Quantity.SSIM) -> dict[str, Estimate]:
+        """A trial's metric above the STL's, for each task whose STL there is; the error is that of the STL's mean.
+
+        An STL's own gain has no error: it is part of what it is compared with.
+        """
+        found = {}
+        for task in record.tasks:
+            name = metric.of(task)
+            reference = self.at(task, record.slices[task], None if goes_on(record) else record.epochs, metric)
+            if reference is not None and name in record.metrics:
+                error = math.nan if record.kind == "stl" else reference.error
+                found[task] = Estimate(record.metrics[name] - reference.mean, error)
+        return found
+
+    def gain(self, record: Record, metric: Quantity = Quantity.SSIM) -> Estimate | None:
+        """The mean of the gains over the trial's tasks; None where one of them has no STL."""
+        gains = self.gains(record, metric)
+        return over_tasks(gains) if gains and set(gains) == set(record.tasks) else None
+
+
+def goes_on(record: Record) -> bool:
+    """Whether a trial is compared with the end of trainings: it starts from trained weights, or is such a start."""
+    if record.point is not None:
+        return record.point.init != "random"
+    return record.kind in ("joint", "joint-tuned", "transfer")
+
+
+def over_tasks(gains: Mapping[str, Estimate]) -> Estimate:
+    """The mean over tasks, whose STL are trainings of their own."""
+    mean = fmean(gain.mean for gain in gains.values())
+    return Estimate(mean, math.hypot(*(gain.error for gain in gains.values())) / len(gains))

@@ -1,0 +1,246 @@
+"""Opening a study: its two halves, its records, and what they are together.
+
+A study NAME in a storage is two Optuna studies: ``NAME`` (the searched trials) and ``NAME/references`` (baselines and
+confirmations: fixed configurations that no sampler should learn from).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from pydantic import ValidationError
+
+from recon.errors import InputError, sentence
+from recon.version import code_version
+from search.study.gains import counting
+from search.study.record import Record, State, record_of
+from search.study.storage import open_storage, shown, storage_url, study_folder
+from spaces.reading import stored_space
+from spaces.space import Space
+
+REFERENCES = "/references"
+FORMAT = 1
+"""Of what a study stores; raised when another version could not read it."""
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study, open for reading; its two halves as Optuna knows them."""
+
+    name: str
+    storage: BaseStorage
+    url: str
+    folder: Path
+    """Where the study's files live: checkpoints, bundle, test, report."""
+
+    @cached_property
+    def search(self) -> optuna.Study:
+        """The searched trials."""
+        return optuna.load_study(study_name=self.name, storage=self.storage)
+
+    @cached_property
+    def references(self) -> optuna.Study:
+        """Baselines and confirmations."""
+        return optuna.load_study(study_name=self.name + REFERENCES, storage=self.storage)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the study says of itself: ``format``, ``space``, ``space_hash``, ``data``, ``data_hash``, ``prepared``;
+        empty where its first launch died before it said so."""
+        return dict(self.search.user_attrs)
+
+    @property
+    def space(self) -> Space:
+        """The space that is searched, as it was launched last."""
+        if "space" not in self.attributes:
+            raise self.half_made()
+        with self._readable():
+            return stored_space(self.attributes["space"])
+
+    @property
+    def data(self) -> Path:
+        """The prepared data that the study was launched on last."""
+        if "data" not in self.attributes:
+            raise self.half_made()
+        return Path(self.attributes["data"])
+
+    def half_made(self) -> InputError:
+        """What to raise where the study's first launch died before the study said what it is."""
+        return InputError(
+            f"study {self.name!r} in {shown(self.url)} is half made: its first launch ended before it began; "
+            "launch it again"
+        )
+
+    def records(self) -> list[Record]:
+        """All trials: the searched ones in order, then the references."""
+        return self.searched() + self.referenced()
+
+    def searched(self) -> list[Record]:
+        """The searched trials in order."""
+        return self._records(self.search)
+
+    def referenced(self) -> list[Record]:
+        """Baselines and confirmations in order."""
+        return self._records(self.references)
+
+    def record(self, name: str) -> Record:
+        """The trial of a name in the leaderboard: ``12``, or ``r3`` for a reference.
+
+        Raises InputError where there is none.
+        """
+        found = next((one for one in self.records() if one.name == name), None)
+        if found is None:
+            raise InputError(f"study {self.name!r} has no trial {name!r}; the leaderboard's column «trial» names them")
+        return found
+
+    def over_seeds(self) -> list[Record]:
+        """What means over seeds are made of: complete confirmations and grid trainings, and the baselines that count at
+        all their seeds."""
+        complete = [one for one in self.referenced() if one.state is State.COMPLETE]
+        if not any(one.stage == "confirm" for one in complete):
+            return []
+        return counting(complete)
+
+    def _records(self, half: optuna.Study) -> list[Record]:
+        # A trial whose driver died between creating and describing it has no configuration: nothing can be said of it.
+        trials = half.get_trials(deepcopy=False)
+        with self._readable():
+            return [record_of(trial) for trial in trials if "config" in trial.user_attrs]
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what another version wrote otherwise into a sentence."""
+        try:
+            yield
+        except ValidationError as error:
+            versions = {trial.user_attrs.get("code_version") for trial in self.search.get_trials(deepcopy=False)}
+            by = ", ".join(sorted(one for one in versions if one)) or "unknown"
+            raise InputError(
+                f"study {self.name!r} in {shown(self.url)} was written by another version of Splitpoint ({by}), and "
+                f"this one ({code_version()}) cannot read it: {sentence(error)}"
+            ) from error
+
+
+def open_study(name: str, storage: str | None = None, runs_dir: str | Path = "runs") -> OpenStudy:
+    """Open a study that exists, for reading.
+
+    Args:
+        name: the study.
+        storage: an Optuna URL, or ``journal://PATH`` for a journal file; without it, the SQLite file in the study's
+            folder.
+        runs_dir: where studies live, a folder each.
+
+    Raises:
+        InputError: there is no such storage or no such study in it, or it has the format of another version.
+    """
+    runs_dir = Path(runs_dir)
+    url = storage_url(name, storage, runs_dir)
+    opened = open_storage(url)
+    names = optuna.get_all_study_names(opened)
+    if name not in names:
+        others = ", ".join(_names(names)) or "none"
+        raise InputError(f"there is no study {name!r} in {shown(url)}; studies there: {others}")
+    study = OpenStudy(name, opened, url, study_folder(name, runs_dir))
+    if name + REFERENCES not in names:
+        raise study.half_made()
+    check_format(study)
+    return study
+
+
+def check_format(study: OpenStudy) -> None:
+    """Raise InputError where a study has the format of another version."""
+    # Studies had no format before the first that has a number, and are read like it.
+    found = study.attributes.get("format", FORMAT)
+    if found != FORMAT:
+        raise InputError(
+            f"study {study.name!r} in {shown(study.url)} has format {found}, and this version reads format {FORMAT}"
+        )
+
+
+def _names(stored: Iterable[str]) -> list[str]:
+    """The studies among the names of Optuna's, sorted."""
+    return sorted(name for name in stored if not name.endswith(REFERENCES))
+
+
+def studies(storage: str | None = None, runs_dir: str | Path = "runs") -> pd.DataFrame:
+    """What studies there are, in a storage or, without one, in the folders of ``runs_dir``.
+
+    Returns:
+        A row for each study: ``study, trials`` (complete), ``stopped, failed, running`` (searched trials),
+        ``references`` (complete baselines and confirmations), ``objective``, ``best`` (of complete searched trials),
+        ``data``. A study that is half made has no objective.
+
+    Raises:
+        InputError: there is no such storage or folder.
+    """
+    if storage is not None:
+        url = storage
+        found = [(name, url) for name in _names(optuna.get_all_study_names(open_storage(url)))]
+    else:
+        folder = Path(runs_dir)
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}; --runs-dir says where studies live")
+        found = [
+            (name, url)
+            for path in sorted(folder.glob("*/study.db"))
+            for url in [f"sqlite:///{path.resolve()}"]
+            for name in _names(optuna.get_all_study_names(open_storage(url)))
+        ]
+    rows = [_row(OpenStudy(name, open_storage(url), url, Path(runs_dir) / name)) for name, url in found]
+    columns = ["study", "trials", "stopped", "failed", "running", "references", "objective", "best", "data"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _row(study: OpenStudy) -> dict[str, Any]:
+    searched = study.search.get_trials(deepcopy=False)
+    # One that was closed did not fail: it was interrupted, and goes on in another, or never had a configuration.
+    count = Counter(trial.state for trial in searched if "closed" not in trial.user_attrs)
+    names = optuna.get_all_study_names(study.storage)
+    references = study.references.get_trials(deepcopy=False) if study.name + REFERENCES in names else []
+    values = [trial.value for trial in searched if trial.state is TrialState.COMPLETE and trial.value is not None]
+    space = study.attributes.get("space", {})
+    return {
+        "study": study.name,
+        "trials": count[TrialState.COMPLETE],
+        "stopped": count[TrialState.PRUNED],
+        "failed": count[TrialState.FAIL],
+        "running": count[TrialState.RUNNING],
+        "references": sum(trial.state is TrialState.COMPLETE for trial in references),
+        "objective": space.get("objective", {}).get("metric"),
+        "best": max(values, default=None),
+        "data": study.attributes.get("data"),
+    }
+
+
+def create_study(name: str, storage: str | None = None, runs_dir: Path = Path("runs")) -> OpenStudy:
+    """Open a study for writing, making it where it does not exist.
+
+    Raises:
+        InputError: the storage cannot be opened, or a study of that name minimises, so it is none of ours.
+    """
+    url = storage_url(name, storage, runs_dir)
+    folder = study_folder(name, runs_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = open_storage(url, create=True)
+    for full in (name, name + REFERENCES):
+        study = optuna.create_study(study_name=full, storage=opened, direction="maximize", load_if_exists=True)
+        # Optuna loads a study of the other direction without a word.
+        if study.directions != [StudyDirection.MAXIMIZE]:
+            raise InputError(
+                f"study {full!r} in {shown(url)} exists and minimises, so Splitpoint did not make it; "
+                "choose another --study"
+            )
+    made = OpenStudy(name, opened, url, folder)
+    check_format(made)
+    return made

@@ -1,0 +1,194 @@
+"""Records: what a study says of each trial, as typed values; readers work while a search writes.
+
+Who writes, and when, is left to ``search.run.ledger``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from recon.config import TrainConfig
+from recon.errors import InputError
+from search.study.slices import unpacked
+from spaces.point import Point
+
+Kind = Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"]
+Stage = Literal["search", "baseline", "confirm"]
+EPOCH_ATTRIBUTE = "epoch/"
+SLICES_ATTRIBUTE = "slices/"
+
+
+class State(StrEnum):
+    """How a trial stands. Names and meanings are Optuna's."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    """Stopped early at a rung; its values up to there are real."""
+    FAIL = "fail"
+    """Raised, was not finite, or was interrupted (then ``closed`` says so)."""
+
+
+_STATES = {
+    TrialState.RUNNING: State.RUNNING,
+    TrialState.WAITING: State.RUNNING,
+    TrialState.COMPLETE: State.COMPLETE,
+    TrialState.PRUNED: State.PRUNED,
+    TrialState.FAIL: State.FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial, whole, as the storage has it."""
+
+    number: int
+    """The number in its Optuna study; see ``name`` for one that is unique in both."""
+    state: State
+    kind: Kind
+    stage: Stage
+    layout: str
+    weighting: str | None
+    """None for networks of one task, which have nothing to weight."""
+    scarce_slices: int | None
+    """N: training slices of the scarce task that the trial, or what it starts from, sees; else None."""
+    slices: dict[str, int]
+    """Training slices of each task that the trial sees."""
+    seed: int
+    config: TrainConfig
+    history: dict[int, dict[str, float]]
+    """The metrics by epoch, ascending, as ``recon.training.loop`` reports them (and ``gain`` where it is the
+    objective). Epochs that were not validated are not there: look one up, never count."""
+    value: float | None
+    """The objective at the last epoch; for a stopped trial, where it was stopped; None while running and for a failed
+    one."""
+    values: dict[int, float]
+    """The objective by epoch."""
+    constraints: dict[str, float]
+    """Feasible where none is above zero; by task: how far the task lies below its STL beyond epsilon."""
+    gpu_seconds: float
+    parameters: int | None
+    peak_memory_bytes: int | None
+    node: str | None
+    checkpoint: str | None
+    """The newest checkpoint's folder."""
+    checkpoint_epoch: int
+    """The epoch that it was written after; 0 without one."""
+    data_hash: str
+    code_version: str
+    error: str | None
+    continues: int | None
+    """The number of the interrupted trial whose checkpoint this one went on from."""
+    closed: str | None
+    """Why the trial was closed without finishing, such as ``interrupted``."""
+    key: str
+    """Names the configuration within the study: equal keys are the same work (for references, with the same seed)."""
+    packed_slices: dict[int, str] = field(repr=False)
+    """By epoch, what ``slice_metrics`` reads."""
+
+    @property
+    def name(self) -> str:
+        """The number as users see it: ``12`` for a searched trial, ``r12`` for a reference."""
+        return f"{self.number}" if self.stage == "search" else f"r{self.number}"
+
+    @property
+    def configuration(self) -> str:
+        """The key without its seed: what a mean over seeds is of."""
+        return self.key.rsplit("/seed=", 1)[0]
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch that was finished and validated; 0 before the first."""
+        return max(self.history, default=0)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the last epoch; empty where none was finished."""
+        return self.history.get(self.epochs, {})
+
+    def slice_metrics(self, epoch: int | None = None) -> pd.DataFrame:
+        """The metrics of each validation slice after an epoch: columns task, slice_id, ssim, psnr (dB), nrmse.
+
+        Six significant digits, definition ``paper``; kept at rungs and at the last epoch. Without an epoch, the latest
+        that is kept.
+
+        Raises InputError where there are none.
+        """
+        kept = ", ".join(map(str, self.packed_slices)) or "none"
+        epoch = max(self.packed_slices, default=0) if epoch is None else epoch
+        if epoch not in self.packed_slices:
+            raise InputError(f"trial {self.name} has no metrics by slice at epoch {epoch}; it has those at: {kept}")
+        return unpacked(self.packed_slices[epoch])
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that the trial trains."""
+        return self.config.tasks
+
+    @property
+    def feasible(self) -> bool:
+        """No task lies further below its STL than epsilon allows."""
+        return all(value <= 0 for value in self.constraints.values())
+
+    @property
+    def point(self) -> Point | None:
+        """The point of the space that a multi-task trial stands for; None for baselines."""
+        return Point.parse(self.configuration.removeprefix("mtl/")) if self.kind == "mtl" else None
+
+
+def record_of(trial: FrozenTrial) -> Record:
+    """The typed record of an Optuna trial that carries one."""
+    attrs = trial.user_attrs
+    history: dict[int, dict[str, float]] = _by_epoch(attrs, EPOCH_ATTRIBUTE)
+    last = history[max(history)] if history else {}
+
+    def count(name: str) -> int | None:
+        return int(last[name]) if name in last else None
+
+    return Record(
+        number=trial.number,
+        state=_STATES[trial.state],
+        kind=attrs["kind"],
+        stage=attrs["stage"],
+        layout=attrs["layout"],
+        weighting=attrs["weighting"],
+        scarce_slices=attrs["scarce_slices"],
+        slices=attrs["slices"],
+        seed=attrs["seed"],
+        config=TrainConfig.model_validate(attrs["config"]),
+        history=history,
+        value=trial.value if trial.state.is_finished() else None,
+        values=dict(trial.intermediate_values),
+        constraints=trial.constraints,
+        gpu_seconds=last.get("gpu_seconds", 0.0),
+        parameters=count("parameters"),
+        peak_memory_bytes=count("peak_memory_bytes"),
+        node=attrs.get("node"),
+        checkpoint=attrs.get("checkpoint"),
+        checkpoint_epoch=attrs.get("checkpoint_epoch", 0),
+        data_hash=attrs["data_hash"],
+        code_version=attrs["code_version"],
+        error=attrs.get("error"),
+        continues=attrs.get("continues"),
+        closed=attrs.get("closed"),
+        key=attrs["key"],
+        packed_slices=_by_epoch(attrs, SLICES_ATTRIBUTE),
+    )
+
+
+def point_of(record: Record) -> Point:
+    """The point of a multi-task trial."""
+    assert record.point is not None
+    return record.point
+
+
+def _by_epoch(attributes: Mapping[str, Any], prefix: str) -> dict[int, Any]:
+    """The attributes with a prefix, by the epoch that follows it, ascending."""
+    found = {int(name.removeprefix(prefix)): attributes[name] for name in attributes if name.startswith(prefix)}
+    return dict(sorted(found.items()))

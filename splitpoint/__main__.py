@@ -1,0 +1,5 @@
+"""``python -m splitpoint``: the command line."""
+
+from search.cli import main
+
+main()
