@@ -29,7 +29,7 @@ from recon.physics.fourier import fft, ifft
 from tests.recon.bart import bart, needs_bart
 from tests.recon.data import rawfiles
 from tests.recon.data.conftest import make_folder
-from tests.recon.test_coils import phantom_kspace
+from tests.recon.physics.test_coils import phantom_kspace
 
 
 @pytest.fixture
