@@ -6,6 +6,7 @@ A command names the fields that it offers, and receives those that the user gave
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import types
@@ -180,7 +181,9 @@ def validated(model: type[Model], content: Mapping[str, Any], flags: Mapping[str
         name = place(first["loc"])
         said = complaint(first)
         if first["type"] == "extra_forbidden":
-            said = f"is no field of a training; the fields are {', '.join(field_names(model))}"
+            near = difflib.get_close_matches(name, field_names(model), 1)
+            hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(field_names(model))}"
+            said = f"is no field of a training; {hint}"
         flag = flags.get(next((one for one in flags if name == one or name.startswith((f"{one}[", f"{one}."))), ""))
         raise InputError(said_of(flag or name, said)) from error
 

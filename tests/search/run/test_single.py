@@ -279,7 +279,7 @@ def test_a_file_of_fields_is_trained_and_set_and_options_come_after_it(splitpoin
     [
         (["--epochs", "0"], "--epochs must be greater than or equal to 1; found 0"),
         (["--layout", "I2W10"], "--layout: layout 'I2W10': character 3 is 'W'"),
-        (["--set", "epochss=3"], "--set epochss is no field of a training; the fields are tasks, network.layout, "),
+        (["--set", "epochss=3"], "--set epochss is no field of a training; did you mean epochs"),
         (["--set", "epochs"], "--set 'epochs' is not FIELD=VALUE, such as network.consistency=accelerated"),
         (["--set", "epochs=[1"], r"--set 'epochs=\[1': '\[1' is no YAML value"),
         (["--set", "network.consistency=tight"], "--set network.consistency must be 'k-space', 'image' or "),
