@@ -3,9 +3,9 @@
     python -m benchmarks.overhead --json
 
 Trials run one after the other, so a trial's seconds are those between its first epoch and the next trial's, its own
-epochs' reports and checkpoints included. CPU seconds tell more on a busy machine: the driver's, the worker's (without
-its start), both a trial. A worker is ready when it has imported what it trains with and stepped an optimiser once; its
-CPU seconds count from its process's beginning, Ray's own imports included.
+epochs' reports and checkpoints included. CPU seconds tell more on a busy machine: the driver's and the worker's
+(without its start), both per trial. A worker is ready when it has imported what it trains with and stepped an optimiser
+once; its CPU seconds count from its process's beginning, Ray's own imports included.
 """
 
 from __future__ import annotations

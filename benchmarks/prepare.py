@@ -3,8 +3,8 @@
     python -m benchmarks.prepare --json
     python -m benchmarks.prepare --subjects 4 --matrix 320 --slices 6 --coils 15 --rounds 3 --json
 
-Simulates knees once, and prepares them with one worker and with several in turns, each time into an empty folder. One
-thread a worker. Starting Ray is part of both.
+Simulates knees once, and prepares them with one worker and with several in turns, each time into an empty folder. Each
+worker has one thread. Starting Ray is part of both.
 """
 
 from __future__ import annotations

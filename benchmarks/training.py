@@ -167,8 +167,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(lines: pd.DataFrame) -> pd.DataFrame:
-    """A line a variant: mean SSIM on each problem over the seeds whose loss stayed finite, and its difference from the
-    base, paired by seed, ± its standard error over seeds."""
+    """One line per variant: mean SSIM on each problem over the seeds whose loss stayed finite, and its difference from
+    the base, paired by seed, ± its standard error over seeds."""
     problems = [f"{task} {n}" for task, n in lines[["task", "n"]].drop_duplicates().itertuples(index=False)]
     keyed = lines.assign(problem=lines["task"] + " " + lines["n"].astype(str))
     scores = keyed.pivot(index=["variant", "seed"], columns="problem", values="ssim").astype(float)

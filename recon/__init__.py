@@ -1,7 +1,7 @@
-"""MR reconstruction by unrolled networks of several tasks; knows nothing of searching, and is a library of its own.
+"""Multi-task MR reconstruction with unrolled networks: a library of its own, which knows nothing of searching.
 
 Data sets are prepared in ``recon.data``, networks are built in ``recon.network`` on the operators of ``recon.physics``,
-trained in ``recon.training`` and measured in ``recon.evaluation``. ``recon.simulate`` makes knees to try it on.
+trained in ``recon.training`` and measured in ``recon.evaluation``. ``recon.simulate`` simulates knee data to try it on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A trained network on arrays: k-space in, image out, without files and without prepared data.
 
-What the arrays lack is found: the mask where k-space is zero, the maps by ESPIRiT. Raw files with their headers, noise
-scans and oversampling are left to ``recon.reconstruct``.
+Without a mask, we find it from the zeros of k-space. Without maps, ESPIRiT computes them. ``recon.reconstruct`` reads
+raw files, with their headers, noise scans and oversampling.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recon.physics.fourier import ifft
 from recon.physics.operators import Cartesian, ColumnSense, Sense, to_hybrid
 
 NEARLY_ALL = 0.9
-"""Where a mask is found from k-space: lines of which more than this is not zero were acquired whole."""
+"""For finding a mask from k-space: a line counts as fully acquired if more than this share of it is not zero."""
 
 Array = TypeVar("Array", "np.ndarray[Any, Any]", Tensor)
 
@@ -39,25 +39,25 @@ def reconstruct_arrays(
     """Reconstruct slices of k-space.
 
     Args:
-        network: in evaluation mode, on the device where it is to run.
+        network: the network, in evaluation mode, on the device where it is to run.
         kspace: (coils, rows, columns) or (slices, coils, rows, columns), complex, NumPy or torch: centred, by the
             orthonormal Fourier transform (``recon.physics.fourier``), without readout oversampling, zero where nothing
             was acquired.
-        task: one of the network's. mask: what was acquired, bool or 0 and 1: (columns,) for whole columns, or (rows,
-        columns), for all slices. Without
-            it, where k-space is not zero.
-        maps: coil maps in ``kspace``'s shape, with Σ|s|² of 1 inside the object and 0 outside. Without them, by ESPIRiT
-            from the lines at the centre that the mask keeps.
+        task: one of the network's tasks.
+        mask: the acquired samples, bool or 0 and 1, the same for all slices: (columns,) for whole columns, or (rows,
+            columns). Without it, the samples that are not zero.
+        maps: coil maps in ``kspace``'s shape, with Σ|s|² of 1 inside the object and 0 outside. Without them, ESPIRiT
+            computes them from the centre lines that the mask keeps.
         calibration_width: edge of ESPIRiT's calibration region, in samples.
-        eigenvalue_crop: ESPIRiT's maps are zero where their eigenvalue is not above this.
+        eigenvalue_crop: ESPIRiT's maps are zero where the eigenvalue is at most this.
 
     Returns:
         The complex images, (rows, columns) or (slices, rows, columns), of ``kspace``'s kind and device and in its
         units: a network on fully sampled data gives about Σ s̄ F⁻¹k.
 
     Raises:
-        InputError: arrays of other shapes or kinds, samples that are not finite, nothing acquired, too few lines for
-            ESPIRiT, or a task that the network does not know.
+        InputError: arrays have other shapes or types, samples are not finite, nothing was acquired, ESPIRiT has too few
+            lines, or the network does not know the task.
     """
     samples = _samples(kspace)
     keep = _mask(mask, samples)
@@ -66,7 +66,7 @@ def reconstruct_arrays(
     device = next(network.parameters()).device
     images = []
     for one, own in zip(samples, sensitivities, strict=True):
-        # As at training, where a volume is divided by its largest target magnitude; the lines at hand stand in for all.
+        # Training divides by the volume's largest target magnitude; here the zero-filled image replaces the target.
         scale = float(np.abs(sense_combine(ifft(one, (-2, -1)), own)).max()) or 1.0
         operator, given = _operator(one / np.float32(scale), own, keep, device)
         with torch.no_grad():
@@ -78,7 +78,7 @@ def reconstruct_arrays(
 
 
 def _samples(kspace: Any) -> NDArray[np.complex64]:
-    """As (slices, coils, rows, columns), complex64."""
+    """The k-space as (slices, coils, rows, columns), complex64."""
     array = _numpy(kspace)
     if not np.iscomplexobj(array) or array.ndim not in (3, 4) or 0 in array.shape:
         raise InputError(
@@ -93,7 +93,7 @@ def _samples(kspace: Any) -> NDArray[np.complex64]:
 
 
 def _mask(mask: Any, samples: NDArray[np.complex64]) -> NDArray[np.bool_]:
-    """(columns,) where whole columns are kept, else (rows, columns)."""
+    """The mask: (columns,) if whole columns are kept, else (rows, columns)."""
     rows, columns = samples.shape[-2:]
     keep: NDArray[np.bool_]
     if mask is None:
@@ -110,7 +110,7 @@ def _mask(mask: Any, samples: NDArray[np.complex64]) -> NDArray[np.bool_]:
 
 
 def _found_mask(samples: NDArray[np.complex64]) -> NDArray[np.bool_]:
-    """Where any slice and coil has a sample, (rows, columns)."""
+    """Where at least one slice and coil has a sample, (rows, columns)."""
     there: NDArray[np.bool_] = (samples != 0).any(axis=(0, 1))
     lines = np.outer(there.any(axis=1), there.any(axis=0))
     # A sample may be zero by chance; lines of which nearly all are there were acquired whole.
@@ -132,7 +132,7 @@ def _maps(
 def _operator(
     kspace: NDArray[np.complex64], maps: NDArray[np.complex64], keep: NDArray[np.bool_], device: torch.device
 ) -> tuple[Cartesian, Tensor]:
-    """The acquisition of one slice, and its k-space where that operator works."""
+    """The operator of one slice, and the slice's k-space in the operator's space."""
     samples, sensitivities = (torch.from_numpy(one)[None].to(device) for one in (kspace, maps))
     mask = torch.from_numpy(np.array(keep)).to(device)  # a copy: what was broadcast cannot be written to
     if keep.ndim == 1:

@@ -1,8 +1,8 @@
 """A bundle: a trained network as others receive it.
 
-A folder with ``model.safetensors``, ``config.json``, a card (``README.md``), and under ``tasks/`` one network a task
-that holds only the path that the task uses; each of those is a bundle in itself. Nothing in a bundle is unpickled when
-it is loaded. What the card says is left to whoever exports.
+A folder with ``model.safetensors``, ``config.json`` and a card (``README.md``). ``tasks/`` holds one network per task,
+with only the path that this task uses; each of them is a bundle in itself. Loading a bundle unpickles nothing. Whoever
+exports the bundle writes the card's text.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ MODEL, CONFIG, CARD, TASKS = "model.safetensors", "config.json", "README.md", "t
 
 @dataclass
 class Bundle:
-    """A network with what is known of it.
+    """A trained network, its configuration, and where it comes from.
 
     Attributes:
-        network: in evaluation mode.
-        config: how it was trained; ``config.tasks`` are the tasks that it reconstructs.
+        network: the network, in evaluation mode.
+        config: the training's configuration; ``config.tasks`` are the tasks that the network reconstructs.
         provenance: where it comes from: study, trial, data hash, code version, metrics with their definition.
     """
 
@@ -51,15 +51,15 @@ class Bundle:
         Args:
             kspace: (coils, rows, columns) or (slices, coils, rows, columns), complex, NumPy or torch: centred, by the
                 orthonormal Fourier transform, without readout oversampling, zero where nothing was acquired.
-            task: one of ``config.tasks``; may be left out where there is one.
-            mask: what was acquired, (columns,) or (rows, columns); without it, where k-space is not zero.
-            maps: coil maps in ``kspace``'s shape; without them, by ESPIRiT as the training data's were made.
+            task: one of ``config.tasks``; may be left out if there is only one.
+            mask: the acquired samples, (columns,) or (rows, columns); without it, the samples that are not zero.
+            maps: coil maps in ``kspace``'s shape; without them, ESPIRiT computes them with the training data's options.
 
         Returns:
             The complex images, (rows, columns) or (slices, rows, columns), of ``kspace``'s kind.
 
         Raises:
-            InputError: as ``recon.arrays.reconstruct_arrays``, or no task where there are several.
+            InputError: as for ``recon.arrays.reconstruct_arrays``; or no task is given and the bundle has several.
         """
         if task is None and len(self.config.tasks) > 1:
             raise InputError(f"the bundle reconstructs {', '.join(self.config.tasks)}; say which as task")
@@ -76,19 +76,19 @@ class Bundle:
 
     @property
     def prepare_options(self) -> PrepareOptions:
-        """How the training data were prepared; the defaults where the bundle does not say."""
+        """The options that the training data were prepared with; the defaults if the bundle does not store them."""
         return PrepareOptions.model_validate(self.provenance.get("prepare") or {})
 
 
 def save(directory: str | Path, bundle: Bundle, card: str) -> None:
-    """Write a bundle with its per-task networks; the folder appears whole or not at all, and replaces an older one.
+    """Write a bundle with its per-task networks. The folder appears whole or not at all, and replaces an older bundle.
 
     Args:
         directory: the bundle's folder.
         bundle: what to write.
         card: the card's text, in Markdown.
 
-    Raises InputError where ``directory`` holds something else than a bundle.
+    Raises InputError if ``directory`` holds something other than a bundle.
     """
     directory = Path(directory)
     if directory.exists() and not (
@@ -120,7 +120,7 @@ def save(directory: str | Path, bundle: Bundle, card: str) -> None:
 def load(directory: str | Path, device: torch.device | str = "cpu") -> Bundle:
     """Read a bundle.
 
-    Raises InputError, in one sentence, where the folder is no bundle or a damaged one.
+    Raises InputError, in one sentence, if the folder is not a bundle or is damaged.
     """
     directory = Path(directory)
     for name in (MODEL, CONFIG):
@@ -140,7 +140,7 @@ def load(directory: str | Path, device: torch.device | str = "cpu") -> Bundle:
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:
-    """Tasks' names as names of files, each another: letters, digits, inner dots, dashes and underscores stay."""
+    """A distinct file name for each task: letters, digits, inner dots, dashes and underscores stay."""
     found: dict[str, str] = {}
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9._-]+|^\.+", "_", name)
@@ -151,7 +151,7 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
 
 
 def _numbered(name: str) -> Iterator[str]:
-    """The name, then with a number behind it, as often as it takes."""
+    """The name, then the name with 2, 3 … appended, without end."""
     yield name
     for number in itertools.count(2):
         yield f"{name}_{number}"

@@ -1,4 +1,4 @@
-"""Where a network runs, and what memory it took there."""
+"""The device on which a network runs, and the memory that it takes there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from recon.errors import InputError
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """``auto`` is the first CUDA device where there is one, else the processor.
+    """The device of this name; ``auto`` is the first CUDA device if there is one, else the CPU.
 
-    Raises InputError for a device that is not here.
+    Raises InputError for a device that this machine lacks.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

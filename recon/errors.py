@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can make and mend, and pydantic's complaints as sentences for it."""
+"""The one exception for mistakes that a user can fix, and pydantic's errors as sentences for it."""
 
 from __future__ import annotations
 

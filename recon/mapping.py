@@ -1,4 +1,4 @@
-"""What work that can run side by side asks for: a map like the builtin one, over processes or over a cluster."""
+"""The map that parallel work takes: like the builtin ``map``, over processes or over a cluster."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from recon.physics.masks import Mask, fixed, given
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What was written: the file, its task, and the mask that was used."""
+    """The written file, its task, and the mask that was used."""
 
     path: Path
     task: str
@@ -61,11 +61,11 @@ def reconstruct_file(
     Args:
         bundle: the network, and how its training data were prepared.
         raw: a file of any format that ``recon.data.readers`` knows.
-        out: the file to write; a folder, or a name without ending: a file of the raw one's name in it.
-        task: which of the bundle's tasks it is; as the raw file says where None.
-        options: how to prepare it, instead of the bundle's.
+        out: the file to write. A folder, or a name without ending, gets a file with the raw file's name.
+        task: one of the bundle's tasks; if None, the raw file's own task.
+        options: preparation options to use instead of the bundle's.
         device: ``auto``, ``cpu``, ``cuda`` …
-        progress: called with (slices done, all).
+        progress: called with (slices done, all slices).
 
     Raises:
         InputError: a raw file that cannot be read, a task that the bundle does not know, or an output that is the

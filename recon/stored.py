@@ -1,6 +1,6 @@
 """Reading back what checkpoints and bundles share, a configuration and weights; what does not fit is one sentence.
 
-Which files hold them is left to ``recon.training.loop`` and ``recon.bundle``.
+``recon.training.checkpoint`` and ``recon.bundle`` decide which files hold them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recon.network.unrolled import UnrolledNetwork
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object.
 
-    Raises InputError where it does not.
+    Raises InputError if it does not.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

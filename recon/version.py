@@ -1,4 +1,4 @@
-"""Which code this is, for records of what was computed by it."""
+"""The version of the code, for the records of its results."""
 
 from __future__ import annotations
 

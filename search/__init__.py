@@ -1,6 +1,6 @@
 """Ray Tune and Optuna: launching searches, ranking, confirming, exporting; the command line.
 
-The rooms, each knowing those behind it alone: ``cli`` → ``report`` → ``results`` → ``run`` → ``study``.
+The subpackages; each knows only those behind it: ``cli`` → ``report`` → ``results`` → ``run`` → ``study``.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class FreeLayouts(LayoutChoice):
         return "".join(kind for kind in KINDS if kind in value)
 
     def dimensions(self, blocks: int) -> dict[str, Dimension]:
-        """One a block."""
+        """One dimension per block."""
         return {_position(block): Choice(tuple(self.kinds)) for block in range(1, blocks + 1)}
 
     def decode(self, params: Mapping[str, Any], blocks: int) -> Layout:

@@ -1,6 +1,6 @@
-"""What is wrong with raw data, found before a week of training is: a table of findings by file and slice.
+"""Checks that find problems in raw data before training: a table of findings by file and slice.
 
-Errors keep a volume out of the data set; warnings are for someone to look at. Everything here comes from one pass over
+Errors keep a volume out of the data set; warnings are for the user to look at. Everything here comes from one pass over
 a volume's samples (``Survey``), together with what the preparation needs of all slices at once: the samples' identity
 and the coils' covariances.
 """
@@ -26,11 +26,11 @@ Severity = Literal["error", "warning"]
 MOST_ERRORS = 32
 """Broken slices of one volume after which it is not read further: a damaged header may declare a million."""
 EMPTY_COIL = 1e-6
-"""A coil with less than this part of the mean coil's energy is empty."""
+"""A coil with less than this fraction of the mean coil's energy is empty."""
 SATURATED_SAMPLES = 8
-"""So many samples at exactly the largest value were clipped."""
+"""If this many samples have exactly the largest value, they were clipped."""
 OFF_CENTRE = 0.25
-"""Of an axis: the brightest line of k-space lies no farther from the centre."""
+"""The brightest line of k-space lies within this fraction of an axis's length from the centre."""
 OTHER_SCALE = 1e4
 """Slices of one volume do not differ in energy by more; volumes of a task not in scale by more than a hundredth."""
 
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 
     file: str
     slice: int | None
-    """None where it concerns the whole volume."""
+    """None if it concerns the whole volume."""
     severity: Severity
     what: str
 

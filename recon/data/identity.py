@@ -1,6 +1,7 @@
 """What makes two prepared volumes the same: hashes of raw samples, header facts and recipe.
 
-Never of computed floats, dates or paths, so that equal raw data and options have one identity on every machine.
+The hashes leave out computed floats, dates and paths, so that equal raw data and options have one identity on every
+machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The index of a prepared data set: a line for each slice, read and written with exact types."""
+"""The index of a prepared data set: one line per slice, read and written with exact types."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class IndexRow(NamedTuple):
     pad_left: int
     """Columns at the left edge that were never acquired (zero)."""
     pad_right: int
-    """The same at the right edge, as a count."""
+    """Number of columns at the right edge that were never acquired (zero)."""
     crop_rows: int
     crop_columns: int
     scale: float

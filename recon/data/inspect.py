@@ -1,4 +1,4 @@
-"""What is in a prepared data set: a table of counts and a contact sheet of pictures.
+"""Inspect a prepared data set: a table of counts and a contact sheet of pictures.
 
 Looks only at training and validation slices; of the test split it counts what the index says and opens nothing. Where
 the data know their noise-free truth, the table says the ceiling that their noise leaves.
@@ -29,7 +29,7 @@ from recon.physics.masks import Mask, fixed
 
 
 def summary(data: PreparedData, masks: MasksConfig | None = None) -> pd.DataFrame:
-    """A line for each task, split and shape of slices.
+    """One line per task, split and shape of slices.
 
     Args:
         data: a prepared data set; the test split need not be open.
@@ -74,7 +74,7 @@ def summary(data: PreparedData, masks: MasksConfig | None = None) -> pd.DataFram
 def ceiling(data: PreparedData, slices: Iterable[int], mask: MaskConfig) -> float:
     """Mean SSIM (definition ``paper``) of the slices' noise-free truth against their noisy reference.
 
-    About what the best possible network could score, and so what a simulation's noise leaves to be told apart.
+    It approximates the best score that a network could reach.
     """
     pieces = (data.read(int(one), truth=True) for one in slices)
     from recon.evaluation.compare import measure_slice  # takes torch, which looking at other data does not
@@ -118,7 +118,7 @@ def contact_sheet(
     Args:
         data: a prepared data set; only training and validation slices are drawn.
         path: the file to write.
-        slices: how many of each task, from different volumes where there are.
+        slices: number of slices per task, from different volumes if possible.
         mask: the mask to show; validation's default where None.
 
     Returns:

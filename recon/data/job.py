@@ -1,6 +1,6 @@
 """The preparation of one volume, as a job that may run in another process.
 
-A volume is made, kept where it is there already, or has failed, with a sentence that says why.
+A volume is made, or kept if it already exists, or it has failed, with a sentence that says why.
 The steps themselves are ``recon.data.volume``.
 """
 
@@ -45,7 +45,7 @@ class VolumeJob:
 
 @dataclass(frozen=True)
 class VolumeResult:
-    """What became of one raw file."""
+    """The result for one raw file."""
 
     raw: Path
     status: Status
@@ -56,7 +56,7 @@ class VolumeResult:
     """Why it failed, in a sentence that names the file."""
     findings: tuple[Finding, ...] = ()
     detail: str = ""
-    """The traceback, where it failed otherwise than by its content."""
+    """The traceback, if the failure was not caused by the file's content."""
     seconds: float = 0.0
 
 

@@ -1,9 +1,9 @@
-"""From prepared slices to the batches that the network takes: scaled, in hybrid space, masked, shuffled.
+"""Turn prepared slices into the network's batches: scaled, in hybrid space, masked, shuffled.
 
-A pass sees every training slice once; an epoch is one pass, unless the configuration says more. What a pass sees is a
-function of (seed, pass, slice) alone: the order of its batches and every slice's mask are drawn from named integers. So
-it does not matter which thread makes a batch, and a resumed training sees what an uninterrupted one would have seen.
-How slices are stored is left to ``recon.data.prepared``, which masks there are to ``recon.physics.masks``.
+A pass sees every training slice once. An epoch is one pass, unless the configuration asks for more. The order of a
+pass's batches and the mask of every slice depend on (seed, pass, slice) alone. So it does not matter which thread makes
+a batch, and a resumed training sees the same batches as an uninterrupted one. ``recon.data.prepared`` stores the
+slices, ``recon.physics.masks`` draws the masks.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ Result = TypeVar("Result")
 
 
 class Batch(NamedTuple):
-    """Slices of one task and one shape, divided by their volumes' scale, as the network takes them."""
+    """Slices of one task and one shape, divided by their volumes' scale: the network's input."""
 
     kspace: Tensor
     """(batch, coils, rows, columns) complex64: hybrid space (``recon.physics.operators.to_hybrid``), masked."""
     maps: Tensor
-    """(batch, coils, rows, columns) complex64, phases folded in."""
+    """(batch, coils, rows, columns) complex64, with the centring phases folded in."""
     mask: Tensor
     """(batch, 1, 1, columns) bool: whole columns are kept."""
     target: Tensor
     """(batch, rows, columns) complex64."""
     task: str
     scale: Tensor
-    """(batch,) float32: what k-space and target were divided by."""
+    """(batch,) float32: the scale by which k-space and target were divided."""
     crop: tuple[int, int]
-    """The centre region (rows, columns) that losses and metrics look at."""
+    """The centre region (rows, columns) on which losses and metrics are computed."""
     slice_ids: tuple[int, ...]
 
     def operator(self) -> ColumnSense:
-        """The acquisition of the batch's slices, whose space its k-space is in."""
+        """The acquisition operator of the batch; the batch's k-space is in its space."""
         return ColumnSense(self.maps, self.mask)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; from pinned memory without waiting."""
+        """The same batch on another device; a copy from pinned memory does not block."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, from which copies to a GPU run beside other work."""
+        """The same batch in page-locked memory, from which copies to a GPU overlap with other work."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Batch:
@@ -76,7 +76,7 @@ class Batch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One slice in hybrid space, not yet masked: what is kept in memory between epochs."""
+    """One slice in hybrid space, not yet masked; it is kept in memory between epochs."""
 
     kspace: Tensor
     """(coils, rows, columns) complex64, divided by the scale."""
@@ -88,7 +88,7 @@ class Sample(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
+        """Size of its tensors in bytes."""
         return self.kspace.nbytes + self.maps.nbytes + self.target.nbytes
 
 
@@ -128,20 +128,20 @@ Shape = tuple[int, ...]
 
 
 def shape_of(row: IndexRow) -> Shape:
-    """What slices of one batch have in common: coils, rows, columns and crop."""
+    """The shape that all slices of a batch share: coils, rows, columns and crop."""
     return (row.coils, row.rows, row.columns, row.crop_rows, row.crop_columns)
 
 
 def plan(
     slices: Mapping[str, Mapping[int, Shape]], batch_size: int, seed: int, number: int
 ) -> list[tuple[str, tuple[int, ...]]]:
-    """The batches of a pass, in order: every slice once, a batch of one task and one shape.
+    """The batches of a pass, in order. Every slice comes once; a batch has one task and one shape.
 
     Args:
-        slices: for each task, the shape of each of its slices by slice_id.
-        batch_size: the most slices in a batch; what is left over of a task and shape makes a smaller one.
-        seed: of the training.
-        number: of the pass, from 1; the order is drawn from seed and number, and nothing else enters.
+        slices: for each task, its slices' shapes by slice_id.
+        batch_size: the most slices in a batch; the slices left over of a task and shape make a smaller batch.
+        seed: the training's seed.
+        number: the number of the pass, from 1; the order depends on seed and number alone.
 
     Returns:
         Pairs of task and slice_ids.
@@ -156,21 +156,20 @@ def plan(
 
 
 def training_mask(config: TrainConfig, row: IndexRow, number: int) -> Mask:
-    """The mask of a training slice in a pass (from 1): a new one every pass, whoever asks and in whatever order."""
+    """The mask of a training slice in a pass (from 1): new in every pass, and independent of the order of calls."""
     rng = np.random.default_rng(np.random.SeedSequence([_MASKS, config.seed, number, row.slice_id]))
     return draw_mask(config.masks.train, row.columns, rng, padding=(row.pad_left, row.pad_right))
 
 
 class Samples:
-    """Slices by slice_id, read once and then kept in memory as far as a limit allows.
+    """Slices by slice_id, read once and then kept in memory up to a limit.
 
-    When the limit is reached, what is kept stays, and the rest is read from disk each time: an epoch asks for each
-        slice once, so
-    replacing old by new would keep nothing that is asked for again.
+    At the limit, the slices in memory stay, and the others are read from disk each time. Replacing old slices by new
+        ones would not help, because an epoch asks for each slice only once.
 
     Args:
-        data: where to read from.
-        limit: bytes.
+        data: the prepared data to read from.
+        limit: the limit in bytes.
     """
 
     def __init__(self, data: PreparedData, limit: int = CACHE_BYTES) -> None:
@@ -197,16 +196,16 @@ class Loader:
     Args:
         data: prepared data that hold every task of the configuration.
         config: tasks, slices, masks, batch size and seed.
-        workers: threads that read and mask batches ahead of the training; with 0 it is done as they are asked for.
-        device: where batches are moved to.
+        workers: threads that read and mask batches ahead of the training; with 0, batches are made on request.
+        device: the device that batches are moved to.
         cache_bytes: how much memory slices may take between epochs.
 
     Attributes:
         slice_counts: training slices of each task.
-        steps_per_epoch: batches of an epoch, the same in every epoch.
+        steps_per_epoch: number of batches per epoch, the same in every epoch.
 
     Raises:
-        InputError: a task or so many slices are not in the data, or a task has no slice for training or validation.
+        InputError: the data lack a task or have too few slices, or a task has no slice for training or validation.
     """
 
     def __init__(
@@ -273,7 +272,7 @@ class Loader:
 
 
 def _ahead(make: Callable[[Step], Result], jobs: Iterable[Step], workers: int) -> Iterator[Result]:
-    """``map(make, jobs)``, in order, with up to ``workers`` results being made ahead."""
+    """``map(make, jobs)``, in order, with up to ``workers`` results computed ahead."""
     if workers == 0:
         yield from map(make, jobs)
         return

@@ -1,9 +1,9 @@
-"""Raw volumes → a prepared data set: the run over many.
+"""Prepare many raw volumes into one data set.
 
-Find the files, read their headers, prepare each volume by ``map`` (side by side where the caller's map is), find
-volumes listed twice, split by patient, and index the slices with nested subsets. The steps of one volume are
-``recon.data.volume``, what is wrong with one ``recon.data.checks``, the split ``recon.data.splits``, the format itself
-``recon.data.prepared``.
+A run finds the files, reads their headers and prepares each volume through ``map`` (in parallel if the caller's map is
+parallel). Then it finds volumes listed twice, splits by patient, and indexes the slices with nested subsets. The steps
+of one volume are in ``recon.data.volume``, the checks in ``recon.data.checks``, the split in ``recon.data.splits`` and
+the format in ``recon.data.prepared``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from recon.mapping import Map
 
 
 class Source(NamedTuple):
-    """A raw file and the folder names that lead to it from what the caller named."""
+    """A raw file, and the folder names between the path that the caller gave and the file."""
 
     path: Path
     folders: tuple[str, ...]
@@ -44,11 +44,11 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What a preparation did.
+    """The result of a preparation.
 
     Attributes:
-        hash: content hash of the data set; None where no volume could be prepared, and none was written.
-        problems: what was found wrong: ``file, slice, severity, what``, errors first (``recon.data.checks.table``).
+        hash: content hash of the data set; None if no volume could be prepared, so that no data set was written.
+        problems: table of findings, ``file, slice, severity, what``, errors first (``recon.data.checks.table``).
     """
 
     out: Path
@@ -60,22 +60,22 @@ class PrepareReport:
 
     @property
     def prepared(self) -> tuple[str, ...]:
-        """Volumes made in this run."""
+        """Number of volumes prepared in this run."""
         return self._volumes("prepared")
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Volumes that were there already."""
+        """Number of volumes that were already prepared."""
         return self._volumes("kept")
 
     @property
     def duplicates(self) -> dict[str, str]:
-        """Raw file → the sentence that says whose samples it holds again."""
+        """Raw file → a sentence that names the file with the same samples."""
         return {str(one.raw): one.reason for one in self.results if one.status == "duplicate"}
 
     @property
     def failed(self) -> dict[str, str]:
-        """Raw file → reason, for each that is broken and not in the data set."""
+        """Raw file → reason, for each broken file that was left out of the data set."""
         return {str(one.raw): one.reason for one in self.results if one.status == "failed"}
 
     @property
@@ -98,26 +98,26 @@ def prepare(
 ) -> PrepareReport:
     """Prepare raw volumes into the folder ``out``.
 
-    Safe to interrupt: each volume appears whole or not at all, and the same call goes on with those that are missing.
-    A volume is made again only where its samples or the options that shape it changed, and calibrated again only where
-    no volume file there, or in ``reuse``, holds the maps of the same samples, whatever the raw file was called. One run
-    at a time in a folder.
+    The call is safe to interrupt: each volume appears whole or not at all, and the same call continues with the missing
+    ones. A volume is prepared again only if its samples, or the options that shape it, have changed. It is calibrated
+    again only if no volume file in ``out`` or ``reuse`` holds the maps of the same samples; the raw file's name does
+    not matter. Only one run at a time may use a folder.
 
     Args:
-        raw: files and folders (searched through) of raw volumes.
-        out: the data set's folder; made where it is not there.
+        raw: files of raw volumes, and folders to search for them.
+        out: the data set's folder; created if it does not exist.
         options: see ``PrepareOptions``.
-        reuse: other prepared data sets to look for maps in.
+        reuse: other prepared data sets whose maps may be reused.
         map: applies a module-level function to picklable jobs, in any order; by default one after another.
         progress: called with (done, all, result) after each volume.
 
     Returns:
-        A report; ``report.ok`` is false where a file was left out, ``report.failed`` says why, and ``report.problems``
-        what else was found. The problems are written beside the index too.
+        A report. ``report.ok`` is false if a file was left out; ``report.failed`` says why. ``report.problems`` lists
+        all findings, which are also written beside the index.
 
     Raises:
-        InputError: nothing to prepare, two volumes of one name, folders that do not say a split, or a patient on both
-            sides of it. A broken file raises nothing: it is left out and reported.
+        InputError: there is nothing to prepare, two volumes have one name, folders do not name a split, or a patient is
+            on both sides of it. A broken file raises nothing: it is left out and reported.
     """
     begin = time.monotonic()
     out = Path(out)
@@ -142,10 +142,10 @@ def prepare(
         task = task_of(source.path, opened, options)
         members[name] = Member(name, str(source.path), task, patient, folder_split(source.folders))
         paths[name] = source.path
-    # Before the work: a split that cannot be is better said now.
+    # Before the work, so that an impossible split is reported at once.
     split(list(members.values()), options)
     known = known_calibrations([out, *_folders(reuse)])
-    # Absolute paths: a cluster's workers run in folders of their own.
+    # Absolute paths, because a cluster's workers run in folders of their own.
     jobs = [
         VolumeJob(paths[name].resolve(), one.task, one.patient, out.resolve(), options, known)
         for name, one in members.items()
@@ -175,7 +175,7 @@ def _folders(given: Iterable[str | Path]) -> list[Path]:
     """Folders as absolute paths.
 
     Raises:
-        InputError: where one is not there.
+        InputError: a folder does not exist.
     """
     folders = [Path(one).resolve() for one in given]
     for folder in folders:
@@ -185,11 +185,11 @@ def _folders(given: Iterable[str | Path]) -> list[Path]:
 
 
 def known_calibrations(folders: Iterable[Path]) -> dict[str, Path]:
-    """Calibration → volume file, of every volume that the data sets' folders hold."""
+    """Calibration → volume file, for every volume in the folders of the data sets."""
     found: dict[str, Path] = {}
     for folder in folders:
         for file in sorted((folder.resolve() / VOLUMES_FOLDER).glob("*.h5")):
-            # One that another version wrote, or nobody: its maps are of no use.
+            # Another version wrote it, or it is not ours: its maps are of no use.
             with contextlib.suppress(InputError):
                 found.setdefault(read_record(file).calibration, file)
     return found
@@ -199,7 +199,7 @@ def find(raw: Sequence[str | Path] | str | Path) -> list[Source]:
     """Raw files among the given files and folders, each once, in the order of their names.
 
     Raises:
-        InputError: a path that is not there, or nothing found.
+        InputError: a path does not exist, or no raw file was found.
     """
     given = [Path(one) for one in ([raw] if isinstance(raw, str | Path) else raw)]
     found: dict[Path, Source] = {}
@@ -222,7 +222,7 @@ def find(raw: Sequence[str | Path] | str | Path) -> list[Source]:
 
 
 def task_of(path: Path, raw: RawVolume, options: PrepareOptions) -> str:
-    """The task of a raw file: that of the first glob that matches it, else as its header says."""
+    """The task of a raw file: the task of the first glob that matches it, else the task in its header."""
     for pattern, name in options.tasks.items():
         if fnmatch.fnmatch(str(path), pattern) or fnmatch.fnmatch(path.name, pattern):
             return name
@@ -238,10 +238,10 @@ def _check_has_reference(raw: RawVolume) -> None:
 
 
 def _without_duplicates(results: list[VolumeResult]) -> tuple[list[VolumeResult], list[tuple[str, str]]]:
-    """Volumes with the same samples under two names would put one volume on both sides of a split: the first stays.
+    """Of volumes with the same samples keep the first: two names could put one volume on both sides of a split.
 
     Returns:
-        The results, and the pairs of patients who share a volume: they are one person.
+        The results, and the pairs of patients who share a volume, and so are one person.
     """
     first: dict[str, VolumeResult] = {}
     kept, same = [], []
@@ -286,7 +286,7 @@ def _write_description(
     write_index(out / INDEX_FILE, index)
     with replace_file(out / PROBLEMS_FILE) as fresh:
         problems.to_csv(fresh, index=False)
-    # Last, as it is what makes the folder a data set; opening checks that the index is the one described.
+    # Written last, because it makes the folder a data set; opening checks that it describes this index.
     with replace_file(out / DATASET_FILE) as fresh:
         fresh.write_text(description.model_dump_json(indent=2) + "\n")
     return description.hash

@@ -1,15 +1,15 @@
-"""The prepared data set: one folder with an index of slices, a description, and one HDF5 file a volume.
+"""The prepared data set: one folder with an index of slices, a description, and one HDF5 file per volume.
 
 ::
 
     OUT/dataset.json          format version, content hash, options, tasks, volumes, what failed, library versions
-    OUT/index.csv             a line a slice, read with exact types
-    OUT/problems.csv          what was found wrong with raw files, by file and slice
+    OUT/index.csv             one line per slice, read with exact types
+    OUT/problems.csv          findings in the raw files, by file and slice
     OUT/volumes/<name>.h5     kspace, maps, target of one volume, and where they came from; where it was simulated, the
                               noise-free truth too
 
-This module knows the format: how it is read, and the pieces that write it. How raw k-space becomes these arrays is
-``recon.data.prepare``; how slices become batches is ``recon.data.loading``.
+This module knows the format: it reads it, and holds the pieces that write it. ``recon.data.prepare`` turns raw k-space
+into these arrays; ``recon.data.loading`` turns slices into batches.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class Slice(NamedTuple):
     """(rows, columns); the fully sampled coil images, SENSE-combined."""
     row: IndexRow
     truth: NDArray[np.complex64] | None = None
-    """(rows, columns); the target without its noise, by the same maps. None where the data do not know it, and wherever
-    nobody asked for it: see ``PreparedData.read``."""
+    """(rows, columns); the target without its noise, combined with the same maps. None if the data do not know it, or
+    if ``PreparedData.read`` was not asked for it."""
 
 
 def content_hash(keys: Mapping[str, str], index: pd.DataFrame) -> str:
-    """Identity of a prepared data set: what is in it, not where, when or with which library versions it was made.
+    """Identity of a prepared data set: it depends on the content, not on place, time or library versions.
 
-    Made of each volume's key (raw samples and recipe) and the index without ``scale``, a computed number that may
-    differ in its last bits between machines. So the same raw data and options give the same hash everywhere.
+    The hash covers each volume's key (raw samples and recipe) and the index. It leaves out ``scale``, a computed number
+    whose last bits may differ between machines. So the same raw data and options give the same hash everywhere.
     """
     columns = [name for name in index.columns if name != "scale"]
     content = {
@@ -78,9 +78,9 @@ class Description(Config):
     tasks: tuple[str, ...]
     options: PrepareOptions
     keys: dict[str, str]
-    """Volume → key of its content; a volume file with another key was replaced since."""
+    """Volume → key of its content. A volume file with another key has been replaced since."""
     failed: dict[str, str]
-    """Raw file → why it is not here."""
+    """Raw file → why it was left out."""
     versions: dict[str, str]
 
 
@@ -126,14 +126,15 @@ def _open(root: Path) -> _Files:
 class PreparedData:
     """A prepared data set, open for reading.
 
-    Holds no open file, so it may be pickled to other processes and read from several DataLoader workers at once.
+    It holds no open file, so it can be pickled to other processes and read by several workers at once.
 
     Args:
         path: the folder that ``prepare`` wrote.
-        open_test: allow the test split to be read. Only the final test does.
+        open_test: allow reading the test split. Only the final test sets it.
 
     Raises:
-        InputError: not a prepared folder, half prepared, of another format version, or changed by hand.
+        InputError: the folder is not prepared data, is half prepared, has another format version, or was changed by
+            hand.
     """
 
     def __init__(self, path: str | Path, open_test: bool = False) -> None:
@@ -153,7 +154,7 @@ class PreparedData:
 
     @property
     def hash(self) -> str:
-        """Content hash: equal wherever and whenever the same raw data are prepared with the same options."""
+        """Content hash: equal for the same raw data and options, on every machine and at any time."""
         return self.description.hash
 
     @property
@@ -169,16 +170,16 @@ class PreparedData:
             raise InputError(f"{self.path} has no slice {slice_id}; it has {len(self._rows)}, from 0 on") from None
 
     def record(self, volume: str) -> VolumeRecord:
-        """Where a volume came from and how it was prepared."""
+        """The record of a volume: where it came from and how it was prepared."""
         if volume not in self.description.keys:
             raise InputError(f"{self.path} has no volume {volume!r}")
         return read_record(self.path / volume_file(volume))
 
     def knows_truth(self, task: str, split: Split) -> bool:
-        """Whether every slice of a task in a split has a noise-free truth, as simulated ones do.
+        """Whether every slice of a task in a split has a noise-free truth, as simulated slices do.
 
         Raises:
-            InputError: as ``subset``.
+            InputError: as for ``subset``.
         """
         volumes = {self.row(one).volume for one in self.subset(task, split=split)}
         return bool(volumes) and all(self.record(volume).truth for volume in volumes)
@@ -187,17 +188,17 @@ class PreparedData:
         """Read one slice.
 
         Args:
-            slice_id: which.
-            truth: also read the noise-free truth, where the data know it. Training never asks.
+            slice_id: the slice's number in the index.
+            truth: also read the noise-free truth, if the data know it. Training never asks for it.
 
         Raises:
-            InputError: no such slice; a slice of the test split where that was not opened; a volume that was prepared
-                anew since this data set was opened.
+            InputError: there is no such slice, it belongs to a test split that was not opened, or its volume was
+                prepared anew since this data set was opened.
         """
         row = self.row(slice_id)
         self._guard(row.split)
         path = self.path / row.file
-        # Opened for each read: nothing to share between threads or across a fork.
+        # Opened for each read, so that threads and forked processes share no open file.
         with h5py.File(path, "r") as file:
             key = json.loads(file.attrs["record"])["key"]
             if key != self.description.keys[row.volume]:
@@ -210,12 +211,14 @@ class PreparedData:
 
         Args:
             task: one of ``tasks``.
-            n: cut the training slices to this many; the cuts are nested, a smaller one lies in each larger one.
-            cut: ``volumes`` takes whole volumes in a seeded order and cuts the last; ``slices`` takes slices at random.
+            n: cut the training slices to this number. The cuts are nested: a smaller cut is part of every larger one.
+            cut: ``volumes`` takes whole volumes in a seeded order and cuts the last one; ``slices`` takes random
+                slices.
             split: ``train``, ``val`` or ``test``.
 
         Raises:
-            InputError: no such task or split, more slices asked than there are, or the test split where not opened.
+            InputError: there is no such task or split, ``n`` exceeds the slices there are, or the test split is not
+                open.
         """
         if task not in self.tasks:
             raise InputError(f"there is no task {task!r} in {self.path}; it holds {', '.join(self.tasks)}")

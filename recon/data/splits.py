@@ -1,4 +1,4 @@
-"""Who is on which side of a data set, and in which order a scarce task's training slices are cut.
+"""The split of a data set by patient, and the order in which a scarce task's training slices are cut.
 
 Split by patient, never by slice: as folders say or by a seeded draw. Every draw is keyed by names, so that adding a
 volume leaves the places of the others.
@@ -24,7 +24,7 @@ FOLDER_SPLIT = re.compile(r"(?:(?:multicoil|singlecoil)_)?(train|val|test)", re.
 
 
 class Member(NamedTuple):
-    """What a split needs to know of a volume."""
+    """The facts about a volume that a split needs."""
 
     volume: str
     path: str
@@ -64,7 +64,7 @@ def join_patients(same: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def split(members: Sequence[Member], options: PrepareOptions) -> dict[str, Split]:
-    """Volume → its side.
+    """Volume → its split.
 
     Raises:
         InputError: folders that do not say a split where they should, or a patient on both sides of it.

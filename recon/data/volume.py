@@ -1,9 +1,9 @@
-"""One raw volume → its prepared slices: the steps of a preparation, for data sets and for reconstructing alike.
+"""Turn one raw volume into prepared slices: the steps that preparing data sets and reconstructing have in common.
 
-Padding zeroed, noise whitened, coils compressed where asked, coil maps, readout oversampling off, SENSE-combined
-target; of a simulated volume, the target without its noise too. The maps come before the oversampling goes, because an
-object that is cut off at the edge of the field of view wraps round for ESPIRiT, and no single set of maps explains the
-outer rows then.
+The steps: zero the padding, whiten the noise, compress the coils (if asked), compute coil maps, remove the readout
+oversampling, SENSE-combine the target; for a simulated volume, also the target without its noise. The maps are computed
+before the oversampling is removed: otherwise an object that is cut off at the edge of the field of view wraps round,
+and no single set of maps explains the outer rows.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Whitened = Literal["scan", "edge", "no"]
 
 @dataclass(frozen=True)
 class CoilMatrices:
-    """What a volume's coils are multiplied by, the same in each slice.
+    """The matrices by which a volume's coils are multiplied, the same in each slice.
 
     Attributes:
         whitening: (coils, coils), or None.
-        whitened: where the noise's covariance came from.
-        compression: (virtual coils, coils), or one for each of the raw rows, or None.
+        whitened: the source of the noise covariance.
+        compression: (virtual coils, coils), or one such matrix per raw row, or None.
     """
 
     whitening: Complex | None
@@ -51,13 +51,13 @@ class CoilMatrices:
         return kspace
 
     def stored(self) -> dict[str, Complex]:
-        """Those that there are, by the name under which a volume file keeps them."""
+        """The existing matrices, by their names in a volume file."""
         both = {"whitening": self.whitening, "compression": self.compression}
         return {name: matrix for name, matrix in both.items() if matrix is not None}
 
 
 def crop_of(raw: RawVolume, options: PrepareOptions) -> tuple[int, int]:
-    """The centre region (rows, columns) that counts: the header's, all, or the one that is asked for."""
+    """The centre region (rows, columns) that counts: the header's, the whole image, or the one in the options."""
     size = (raw.image_rows, raw.columns)
     if options.crop == "header":
         size = raw.crop
@@ -67,7 +67,7 @@ def crop_of(raw: RawVolume, options: PrepareOptions) -> tuple[int, int]:
 
 
 def survey(raw: RawVolume, options: PrepareOptions) -> Survey:
-    """One pass over the volume's samples, for what the options need of all slices at once."""
+    """One pass over the volume's samples, to compute what the options need from all slices at once."""
     geometric = compresses(raw, options) and options.compression == "geometric"
     return Survey(raw, options.calibration_width, along_readout=geometric)
 
@@ -81,7 +81,7 @@ def coil_matrices(raw: RawVolume, options: PrepareOptions, seen: Survey) -> Coil
     """The volume's whitening and compression.
 
     Raises:
-        InputError: where a noise scan is asked for and there is none, or its covariance cannot be inverted.
+        InputError: the options ask for a noise scan and there is none, or its covariance cannot be inverted.
     """
     whitening, whitened = _whitening(raw, options, seen)
     compression = None
@@ -89,7 +89,7 @@ def coil_matrices(raw: RawVolume, options: PrepareOptions, seen: Survey) -> Coil
         assert options.coils is not None
         covariance = seen.centre
         if whitening is not None:
-            # Of whitened samples W k the covariance is W C Wᴴ.
+            # The covariance of whitened samples W k is W C Wᴴ.
             covariance = whitening @ covariance @ whitening.conj().T
         make = coils.geometric_compression if options.compression == "geometric" else coils.compression_matrix
         compression = make(covariance, options.coils)
@@ -121,26 +121,25 @@ def pieces(
 ) -> Iterator[Piece]:
     """The prepared slices of a raw volume, one at a time.
 
-    A volume that is undersampled is calibrated from the lines that it has, and its ``target`` is its zero-filled
-    combination.
+    An undersampled volume is calibrated from its acquired lines, and its ``target`` is the zero-filled combination.
 
     Args:
         raw: the volume.
         options: how to prepare it.
-        matrices: of ``coil_matrices``.
-        known_maps: maps of a slice that were made before, from the same samples in the same way.
-        noise: of ``known_noise``. Every step but the calibration is linear, so the target minus the noise that went
-            through the same steps, with the maps of the noisy slice, is the target without noise.
+        matrices: the result of ``coil_matrices``.
+        known_maps: a slice's maps from an earlier run on the same samples with the same calibration.
+        noise: the result of ``known_noise``. Every step but the calibration is linear, so the target minus the noise
+            that went through the same steps, with the maps of the noisy slice, is the target without noise.
 
     Yields:
-        k-space (coils, rows, columns) without readout oversampling and with zero padding; maps; the combined image, and
-        where the noise is given, the same without it.
+        k-space (coils, rows, columns) without readout oversampling and with zero padding; maps; the combined image;
+        and, if the noise is given, the combined image without noise.
     """
     if raw.mask is None and options.calibration == "mask":
         mask = fixed(options.calibration_mask, raw.columns, (raw.pad_left, raw.pad_right)).columns
     else:
         mask = np.ones(raw.columns, bool) if raw.mask is None else raw.mask.copy()
-        # Padding that reaches into the centre, as partial Fourier's may, is no calibration line.
+        # Padding can reach into the centre (partial Fourier); those columns are no calibration lines.
         mask[: raw.pad_left] = mask[raw.columns - raw.pad_right :] = False
     for position in range(raw.slices):
         acquired = matrices.apply(without_padding(raw.read_slice(position), raw.pad_left, raw.pad_right))
@@ -161,14 +160,14 @@ def pieces(
 
 
 def known_noise(raw: RawVolume, kspace_sha256: str) -> tuple[DrawnNoise | None, str]:
-    """The noise in a volume, where a simulator says how it was drawn and that can be done again.
+    """The noise in a volume, if a simulator recorded how it was drawn and the draw can be repeated.
 
     Args:
         raw: the volume.
-        kspace_sha256: of its samples, as ``Survey`` found it.
+        kspace_sha256: hash of its samples, from ``Survey``.
 
     Returns:
-        The noise, or None; and why not, where the volume says something that does not hold.
+        The noise or None; and, if the volume's record does not hold, a sentence that says why.
     """
     noise = raw.simulated_noise
     if noise is None:
@@ -192,10 +191,10 @@ def _espirit(
 
 
 def own_maps(raw: RawVolume, position: int, matrices: CoilMatrices) -> Complex:
-    """The maps that come with a slice: through the coils' matrices, cut to the image's rows, with Σ|s|² of one.
+    """The maps that come with a slice, transformed by the coil matrices, cut to the image's rows, with Σ|s|² = 1.
 
     Raises:
-        InputError: where none come with it, they do not fit, or are not finite.
+        InputError: the slice has no maps, or they do not fit or are not finite.
     """
     if raw.load_maps is None:
         raise InputError(f"{raw.path}: no maps come with it; --maps espirit makes them")
@@ -214,14 +213,14 @@ def own_maps(raw: RawVolume, position: int, matrices: CoilMatrices) -> Complex:
 
 
 def without_oversampling(kspace: Complex, image_rows: int) -> Complex:
-    """Remove readout oversampling: to image space along the rows, the central ``image_rows``, and back.
+    """Remove readout oversampling: transform the rows to image space, keep the central ``image_rows``, transform back.
 
     Args:
         kspace: (coils, rows, columns), centred.
-        image_rows: rows that remain, at most those there are.
+        image_rows: number of rows that remain, at most the number of rows.
 
     Returns:
-        (coils, image_rows, columns). Orthonormal on the way, so the image inside keeps its values.
+        (coils, image_rows, columns). The transforms are orthonormal, so the image inside keeps its values.
     """
     rows, columns = kspace.shape[-2:]
     if image_rows == rows:
@@ -231,7 +230,7 @@ def without_oversampling(kspace: Complex, image_rows: int) -> Complex:
 
 
 def without_padding(kspace: Complex, pad_left: int, pad_right: int) -> Complex:
-    """k-space with the columns that were never acquired at exactly zero."""
+    """k-space with exact zeros in the columns that were never acquired."""
     kspace = kspace.copy()
     kspace[..., :pad_left] = 0
     kspace[..., kspace.shape[-1] - pad_right :] = 0

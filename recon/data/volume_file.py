@@ -19,7 +19,7 @@ VOLUMES_FOLDER = "volumes"
 
 
 class VolumeRecord(Config):
-    """What a volume file says of itself: the facts that the index repeats for each slice, and its origin."""
+    """The record in a volume file: the facts that the index repeats for each slice, and the volume's origin."""
 
     volume: str
     task: str
@@ -40,7 +40,7 @@ class VolumeRecord(Config):
     calibration: str
     """Identity of the maps: of the samples, the coils' matrix and the calibration, whatever the file was called."""
     prewhitened: Literal["scan", "edge", "no"]
-    """Where the noise's covariance came from."""
+    """The source of the noise covariance."""
     source: str
     """The raw file's name, without its folder."""
     source_sha256: str
@@ -49,7 +49,7 @@ class VolumeRecord(Config):
     recipe: dict[str, JsonValue]
     versions: dict[str, str]
     warnings: tuple[tuple[int | None, str], ...] = ()
-    """What was found odd: slice (None: the whole volume), and a sentence."""
+    """Warnings: slice (None: the whole volume), and a sentence."""
     simulated_noise: str = ""
     """Identity of what the raw file said about how its noise was drawn; nothing where it said nothing."""
     truth: bool = False
@@ -68,7 +68,7 @@ class Piece(NamedTuple):
     maps: NDArray[np.complex64]
     target: NDArray[np.complex64]
     truth: NDArray[np.complex64] | None = None
-    """The target without its noise, where it is known."""
+    """The target without its noise, if it is known."""
 
 
 def write_volume(
@@ -90,7 +90,7 @@ def write_volume(
         The record as stored in the file.
 
     Raises:
-        InputError: where the target is zero everywhere inside the crop.
+        InputError: the target is zero everywhere inside the crop.
     """
     shape = (record["rows"], record["columns"])
     coils = (record["slices"], record["coils"], *shape)
@@ -120,7 +120,7 @@ def read_record(path: Path) -> VolumeRecord:
     """What a volume file says of itself.
 
     Raises:
-        InputError: where the file is not a volume of a prepared data set.
+        InputError: the file is not a volume of a prepared data set.
     """
     try:
         with h5py.File(path, "r") as file:

@@ -1,6 +1,6 @@
-"""Methods side by side on a split: every slice reconstructed and measured, for tables and for pictures.
+"""Compare methods on a split: reconstruct and measure every slice, for tables and pictures.
 
-What reconstructs is left to ``recon.evaluation.methods``.
+The methods themselves are in ``recon.evaluation.methods``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from recon.physics.masks import Mask, fixed
 from recon.physics.operators import centre_crop
 
 Method = Callable[[Slice, Mask], "np.ndarray[Any, Any]"]
-"""Reconstructs one slice from the lines that the mask keeps: -> (rows, columns), in the units of the slice's target."""
+"""A function that reconstructs one slice from the lines that the mask keeps → (rows, columns), in the target's
+units."""
 
 
 def measure_slice(piece: Slice, method: Method, mask: MaskConfig) -> dict[str, float]:
@@ -32,7 +33,7 @@ def measure_slice(piece: Slice, method: Method, mask: MaskConfig) -> dict[str, f
 
 
 def reconstruct(piece: Slice, method: Method, mask: MaskConfig) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """A method's magnitude image of a slice and the reference's, both (crop rows, crop columns)."""
+    """The magnitude images of a method and of the reference for a slice, both (crop rows, crop columns)."""
     row = piece.row
     drawn = fixed(mask, row.columns, padding=(row.pad_left, row.pad_right))
     target = centre_crop(torch.from_numpy(np.ascontiguousarray(piece.target)), (row.crop_rows, row.crop_columns))
@@ -42,8 +43,8 @@ def reconstruct(piece: Slice, method: Method, mask: MaskConfig) -> tuple[np.ndar
 def magnitude(piece: Slice, method: Method, mask: Mask) -> np.ndarray[Any, Any]:
     """A method's magnitude image of a slice from the lines that the mask keeps, (crop rows, crop columns).
 
-    Every method's image is cut to where the coil maps are not all zero: the reference is zero elsewhere, and a method
-    that is free there (a wavelet bleeds over the edge) would be charged for pixels that no data speak of.
+    We mask the image to the support of the coil maps. The reference is zero elsewhere, so a method that puts signal
+    there (a wavelet bleeds over the edge) would be penalised for pixels on which there are no data.
     """
     support = (piece.maps != 0).any(axis=0)
     image = torch.from_numpy(np.ascontiguousarray(method(piece, mask) * support))
@@ -70,9 +71,9 @@ def evaluate(
     """Reconstruct a split volume by volume with every method and measure every slice.
 
     Args:
-        data: prepared data; the test split only where it was opened for testing.
+        data: prepared data; to read the test split, open them for testing.
         split: ``train``, ``val`` or ``test``.
-        methods: for each task, its methods by name.
+        methods: the methods of each task, by name.
         mask: the fixed undersampling that every slice shares.
         definitions: names of ``recon.evaluation.definitions.DEFINITIONS``.
 

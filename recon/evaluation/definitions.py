@@ -1,8 +1,7 @@
-"""What the metrics' definitions and the untrained methods are called, and what each means: words alone, for tables and
-files.
+"""Names and meanings of the metrics' definitions and of the untrained methods, for tables and files.
 
-The same pair of images has many SSIMs, so a number carries the name of its definition and a table the sentence. They
-are computed in ``recon.evaluation.metrics``; whoever only shows numbers needs no torch.
+The same pair of images has many SSIMs. So every number carries the name of its definition, and every table its
+sentence. ``recon.evaluation.metrics`` computes the metrics; code that only shows numbers needs no torch.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from enum import StrEnum
 
 
 class Quantity(StrEnum):
-    """What is said of a network, and of each of its tasks: the word before the slash of a column such as ``ssim/PDw``.
+    """A quantity of a network and of each of its tasks: the word before the slash in a column such as ``ssim/PDw``.
 
-    Epoch reports, records and leaderboards name their columns by it; SSIM, pSNR and nRMSE are of the definition
-    ``REPORTED`` there.
+    Epoch reports, records and leaderboards name their columns by it. There, SSIM, pSNR and nRMSE follow the definition
+    ``REPORTED``.
     """
 
     SSIM = "ssim"
@@ -22,11 +21,11 @@ class Quantity(StrEnum):
     NRMSE = "nrmse"
     LOSS = "loss"
     WEIGHT = "weight"
-    """What the task's loss was multiplied by, the mean over an epoch's steps."""
+    """The weight of the task's loss: the mean over an epoch's steps."""
     GAIN = "gain"
-    """SSIM above that of the matched STL."""
+    """SSIM minus the SSIM of the matched STL network."""
     Z = "z"
-    """SSIM in standard deviations from the mean of the multi-task networks."""
+    """SSIM minus the mean of the multi-task networks, in their standard deviations."""
     RANK = "rank"
 
     def of(self, task: str) -> str:
@@ -44,17 +43,17 @@ class Quantity(StrEnum):
 
     @property
     def falls(self) -> bool:
-        """Whether less is better."""
+        """Whether lower is better."""
         return self in (Quantity.NRMSE, Quantity.LOSS, Quantity.RANK)
 
     @property
     def form(self) -> str:
-        """How a number of it is written (Python's format specification)."""
+        """How its numbers are written (Python's format specification)."""
         return _FORMS.get(self, "")
 
     @classmethod
     def of_column(cls, name: str) -> Quantity | None:
-        """What a column is of; None where it is of none of these."""
+        """The quantity of a column; None if the column has none."""
         first = name.split("/")[0]
         return next((one for one in cls if one == first), None)
 
@@ -68,7 +67,7 @@ _FORMS = {
     Quantity.Z: "+.2f",
 }
 METRICS = (Quantity.SSIM, Quantity.PSNR, Quantity.NRMSE)
-"""What is measured of a reconstruction."""
+"""The metrics of a reconstruction."""
 
 DEFINITIONS: dict[str, str] = {
     "paper": (
@@ -86,16 +85,16 @@ DEFINITIONS: dict[str, str] = {
         "of the whole volume's error); nRMSE = |prediction - reference| / |reference|."
     ),
 }
-"""What each name means, in one sentence for tables and files."""
+"""The meaning of each name, in one sentence for tables and files."""
 
 REPORTED = "paper"
 """The definition of the metrics that trainings report and that every table here shows."""
 
 ZERO_FILLED, L1_WAVELET = "zero-filled", "l1-wavelet"
-"""Methods that need no training: Aᴴ of the kept lines; sigpy's ℓ1-wavelet SENSE, its λ tuned on validation."""
+"""Methods without training: Aᴴ of the kept lines, and sigpy's ℓ1-wavelet SENSE with λ tuned on validation."""
 
 TRUTH = "noise-free truth"
-"""What ``Slice.truth`` is called in tables."""
+"""The name of ``Slice.truth`` in tables."""
 TRUTH_IS = (
     "The noise-free truth is no reconstruction: it is the simulated image before noise was added, measured against the "
     "noisy reference as every method is. It marks the ceiling that the reference's own noise leaves; a network can lie "

@@ -1,8 +1,8 @@
-"""The final test of a bundle: the one place where the test split is opened.
+"""The final test of a bundle. The test split is opened only here.
 
-Writes per-slice and summary tables with the metric definitions named, and pictures of reference, zero-filled, classical
-and learnt reconstruction with their errors, for every task; of simulated data also of the noise-free truth. How slices
-are reconstructed and measured is left to ``recon.evaluation.compare``.
+It writes per-slice and summary tables that name the metrics' definitions. For every task it draws the reference and the
+zero-filled, classical and learnt reconstructions with their errors; for simulated data, also the noise-free truth.
+``recon.evaluation.compare`` reconstructs and measures the slices.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ class TestResult:
     """What the final test found.
 
     Attributes:
-        slices: ``task, volume, slice, method, definition, ssim, psnr, nrmse``, a row a slice, method and definition.
-        summary: mean and standard deviation over slices, a row a task, method and definition.
-        files: the tables and pictures that were written.
+        slices: ``task, volume, slice, method, definition, ssim, psnr, nrmse``; one row per slice, method and
+            definition.
+        summary: mean and standard deviation over slices; one row per task, method and definition.
+        files: the written tables and pictures.
     """
 
-    __test__ = False  # not a test class, whatever its name says to pytest
+    __test__ = False  # pytest must not take it for a test class
 
     slices: pd.DataFrame
     summary: pd.DataFrame
@@ -59,12 +60,12 @@ def final_test(
     Args:
         bundle: the network and its configuration, whose test mask is used for every slice.
         data: prepared data opened with ``open_test=True``.
-        out: folder for ``slices.csv``, ``summary.csv``, ``test.json`` and a picture a task.
-        classical: also reconstruct with sigpy's ℓ1-wavelet, its λ tuned on the validation split.
+        out: folder for ``slices.csv``, ``summary.csv``, ``test.json`` and one picture per task.
+        classical: also reconstruct with sigpy's ℓ1-wavelet, with λ tuned on the validation split.
         device: where the network runs.
         progress: called with a line of text as the work goes on.
 
-    Raises InputError where the data lack a task of the bundle or its test slices, or were not opened for testing.
+    Raises InputError if the data lack a task of the bundle or its test slices, or were not opened for testing.
     """
     tasks = bundle.config.tasks
     missing = [task for task in tasks if task not in data.tasks]
@@ -122,7 +123,7 @@ def final_test(
 
 
 def summarise(slices: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over slices of every metric, a row a task, method and definition."""
+    """Mean and standard deviation over slices of every metric: one row per task, method and definition."""
     keys = ["task", "method", "definition"]
     grouped = slices.groupby(keys, sort=False)
     counts = grouped.agg(volumes=("volume", "nunique"), slices=("slice", "size"))
@@ -134,7 +135,7 @@ def summarise(slices: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_methods(pictures: VolumeImages, path: Path) -> None:
-    """Draw a volume's middle slice: the reference and every method, above their errors with the metrics (``paper``)."""
+    """Draw a volume's middle slice: the reference and every method; below each, its error and metrics (``paper``)."""
     middle = len(pictures.reference) // 2
     reference = pictures.reference[middle]
     columns = []

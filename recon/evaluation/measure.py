@@ -1,4 +1,4 @@
-"""How good a network is on the validation split: means for a training to report, and the values behind them.
+"""Measure a network on the validation split: the means that a training reports, and the metrics of each slice.
 
 Metrics are computed in ``recon.evaluation.metrics``, their definitions are named in ``recon.evaluation.definitions``.
 """
@@ -36,16 +36,16 @@ def measure(prediction: Tensor, target: Tensor, definition: str = "paper") -> di
 
 
 SliceMetrics = Mapping[str, Mapping[str, Sequence[float]]]
-"""By task, parallel lists: ``slice_id`` (of the prepared data's index), ``ssim``, ``psnr`` (dB), ``nrmse``."""
+"""For each task, parallel lists: ``slice_id`` (of the prepared data's index), ``ssim``, ``psnr`` (dB), ``nrmse``."""
 
 
 class Validation(NamedTuple):
-    """What a validation found, under the definition ``paper``."""
+    """The result of a validation, under the definition ``paper``."""
 
     metrics: dict[str, float]
     """``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>``: means over the task's slices; ``ssim``: mean over tasks."""
     slices: SliceMetrics
-    """The values that those are the means of."""
+    """The metrics of each slice."""
 
 
 def validate(network: UnrolledNetwork, batches: Iterable[Batch]) -> Validation:

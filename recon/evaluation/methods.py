@@ -1,6 +1,6 @@
-"""What reconstructs a slice: a network, the zero-filled image, sigpy's ℓ1-wavelet.
+"""Methods that reconstruct a slice: a network, the zero-filled image, sigpy's ℓ1-wavelet.
 
-Simulated data have a ceiling too: their noise-free truth, measured as a reconstruction is.
+Simulated data also have a ceiling: their noise-free truth, measured like a reconstruction.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def zero_filled(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
 
 
 def noise_free_truth(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
-    """The target without its noise, whatever the mask: no reconstruction, but the ceiling of them all.
+    """The target without its noise, for any mask: not a reconstruction, but the ceiling of all reconstructions.
 
-    Raises InputError where the slice was read without its truth, or its data do not know it.
+    Raises InputError if the slice was read without its truth, or the data do not know it.
     """
     if piece.truth is None:
         raise InputError(f"the {TRUTH} of volume {piece.row.volume} is not known; only simulated data have one")
@@ -56,10 +56,10 @@ def l1_wavelet(regularisation: float, iterations: int = 60) -> Method:
 
     Args:
         regularisation: λ of ½‖Ax − y‖² + λ‖Wx‖₁ for k-space divided by the volume's scale.
-        iterations: of FISTA.
+        iterations: number of FISTA iterations.
     """
 
-    import sigpy.mri.app  # a second of CPU, for numba: not in every worker
+    import sigpy.mri.app  # imports numba, a second of CPU: not in every worker
 
     def reconstruct(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
         app = sigpy.mri.app.L1WaveletRecon(
@@ -79,7 +79,7 @@ def l1_wavelet(regularisation: float, iterations: int = 60) -> Method:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a regularisation was chosen from: mean validation SSIM (definition ``paper``) a candidate."""
+    """The search for a regularisation: the mean validation SSIM (definition ``paper``) of each candidate."""
 
     regularisation: float
     scores: dict[float, float]
@@ -94,17 +94,17 @@ def tune_l1_wavelet(
     most_slices: int = 6,
     iterations: int = 60,
 ) -> Tuning:
-    """Choose λ by mean SSIM on validation slices of the task, spread evenly over the split; no test slice is looked at.
+    """Choose λ by mean SSIM on validation slices of the task, spread evenly over the split. No test slice is used.
 
     Args:
         data: prepared data.
-        task: whose validation slices.
+        task: the task whose validation slices are used.
         mask: the fixed undersampling of validation.
         candidates: a coarse grid of λ; the best of it is refined once on either side.
-        most_slices: how many slices at most.
-        iterations: of each reconstruction.
+        most_slices: the largest number of slices to use.
+        iterations: number of FISTA iterations of each reconstruction.
 
-    Raises InputError where the task has no validation slices.
+    Raises InputError if the task has no validation slices.
     """
     ids = data.subset(task, split="val")
     if not ids:

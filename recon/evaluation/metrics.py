@@ -1,11 +1,10 @@
-"""How close a magnitude image is to its reference: SSIM, pSNR, nRMSE, each by a named definition.
+"""The distance of a magnitude image from its reference: SSIM, pSNR and nRMSE, each by a named definition.
 
 One pair of images has many SSIMs (the same pair can give .55 or .89), so every number that leaves this project carries
-the name of its definition (``recon.evaluation.definitions``). Which slices are measured is left to
-``recon.evaluation.compare``.
+the name of its definition (``recon.evaluation.definitions``). ``recon.evaluation.compare`` chooses the slices.
 
-All run in double precision, batched, on the tensors' device. Where a reference is constant or zero, pSNR and nRMSE are
-not defined and come out as infinite or NaN.
+All metrics run in double precision, batched, on the tensors' device. If a reference is constant or zero, pSNR and nRMSE
+are undefined and come out as infinite or NaN.
 """
 
 import torch
@@ -30,7 +29,7 @@ def ssim(prediction: Tensor, reference: Tensor, definition: str = "paper") -> Te
         (batch,) double.
 
     Raises:
-        InputError: another definition, shapes that differ, or an image that is too small.
+        InputError: an unknown definition, shapes that differ, or an image that is too small.
     """
     x, y = _checked(prediction, reference, definition)
     if min(x.shape[-2:]) < WINDOW:
@@ -42,7 +41,7 @@ def ssim(prediction: Tensor, reference: Tensor, definition: str = "paper") -> Te
         data_range = _range(y, definition)
     moments = torch.stack([x, y, x * x, y * y, x * y])
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = _window_means(moments)
-    sample = WINDOW**2 / (WINDOW**2 - 1)  # from the population's covariance to the sample's
+    sample = WINDOW**2 / (WINDOW**2 - 1)  # from the population covariance to the sample covariance
     var_x, var_y = sample * (mean_xx - mean_x**2), sample * (mean_yy - mean_y**2)
     covariance = sample * (mean_xy - mean_x * mean_y)
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
@@ -79,7 +78,7 @@ def _checked(prediction: Tensor, reference: Tensor, definition: str) -> tuple[Te
 
 
 def _range(reference: Tensor, definition: str) -> Tensor:
-    """What a definition takes for the range of values: (batch, 1, 1), or (1, 1, 1) where it is the volume's."""
+    """The data range of a definition: (batch, 1, 1), or (1, 1, 1) for the range of a volume."""
     if definition == "volume":
         return reference.max().reshape(1, 1, 1)
     highest = reference.amax(dim=(-2, -1), keepdim=True)

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 ERROR_GAIN = 5
-"""Errors are shown this many times brighter, as is common in the field's figures."""
+"""Errors are drawn this many times brighter, as is usual in MR papers."""
 WIDTH = 2.6
-"""Inches of a column."""
+"""Width of a column in inches."""
 
 
 class Column(NamedTuple):
@@ -23,17 +23,17 @@ class Column(NamedTuple):
     image: np.ndarray[Any, Any]
     """Magnitudes, (rows, columns), in the units of the reference."""
     caption: str
-    """Below its error, such as its metrics."""
+    """Text below its error image, such as its metrics."""
 
 
 def draw_columns(reference: np.ndarray[Any, Any], columns: Sequence[Column], title: str, note: str = "") -> Figure:
-    """Draw the reference and reconstructions, each above its error.
+    """Draw the reference and the reconstructions, each with its error below.
 
     Args:
         reference: magnitudes, (rows, columns).
         columns: the reconstructions, left to right.
-        title: above all.
-        note: below all.
+        title: text above the figure.
+        note: text below the figure.
     """
     top = float(np.percentile(reference, 99.5))
     height = WIDTH * reference.shape[0] / reference.shape[1]

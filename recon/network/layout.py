@@ -1,6 +1,6 @@
 """Layouts: which blocks are shared (I), multi-head (Y) or split (V), as a string such as ``I2V10``.
 
-What a kind of block means for the network is left to ``recon.network.unrolled``.
+``recon.network.unrolled`` says what each kind of block means for the network.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RUN = re.compile(r"([A-Za-z])(\d*)")
 class Layout:
     """The kind of every block, in order.
 
-    ``str`` gives the short form (``I2V10``), which names the architecture everywhere; ``kinds`` the long one.
+    ``str`` gives the short form (``I2V10``), which names the architecture everywhere. ``kinds`` is the long form.
     """
 
     kinds: str
@@ -36,7 +36,7 @@ class Layout:
 
     @classmethod
     def parse(cls, text: str, blocks: int | None = None) -> Layout:
-        """Read a layout in long, short or mixed form, in either case; ``blocks`` is the number of blocks it must have.
+        """Read a layout in long, short or mixed form, in either case; ``blocks`` is the required number of blocks.
 
         Raises InputError that names the character at fault.
 

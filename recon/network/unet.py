@@ -1,9 +1,9 @@
-"""The U-Net that regularises an unrolled block, as an encoder and a decoder that can be shared or owned separately.
+"""The U-Net that regularises an unrolled block: an encoder and a decoder, each of which tasks can share or own.
 
-Layer for layer and parameter for parameter it is fastMRI's ``NormUnet`` (Sriram et al. 2020, arXiv:2004.06688): its
-weights fit, its output is equal. What differs is speed: pooling is two additions, and an image's size decides how
-feature maps lie in memory and which form of instance norm goes with that (``memory_format``). Who shares what with whom
-is left to ``recon.network.unrolled``.
+Its layers and parameters are those of fastMRI's ``NormUnet`` (Sriram et al. 2020, arXiv:2004.06688): it takes fastMRI's
+weights and gives the same output. Only the speed differs. Pooling is two additions, and the image's size decides the
+memory format of the feature maps and the form of instance norm (``memory_format``). ``recon.network.unrolled`` decides
+which tasks share which parts.
 """
 
 import math
@@ -20,25 +20,25 @@ MULTIPLE = 16
 """Images are padded with zeros to a multiple of this, whatever the number of poolings (as in fastMRI)."""
 
 SLOPE = 0.2
-"""Of the leaky ReLU (as in fastMRI)."""
+"""Negative slope of the leaky ReLU (as in fastMRI)."""
 
 EPSILON = 1e-5
-"""Added to the variance by instance norm (PyTorch's default, as in fastMRI)."""
+"""Instance norm adds this to the variance (PyTorch's default, as in fastMRI)."""
 
 UnetRunner = Callable[[nn.Module, nn.Module, Tensor], Tensor]
 """Runs encoder and decoder on an image, as ``run_unet`` does."""
 
 CHANNELS_LAST_PIXELS = 128 * 128
-"""Images of at least so many pixels go through the U-Net with their channels last in memory."""
+"""Images with at least this many pixels go through the U-Net with their channels last in memory."""
 
 
 def memory_format(image: Tensor) -> torch.memory_format:
     """The order of axes in memory in which the U-Net is fast on an image, (batch, channels, rows, columns).
 
-    Convolutions are faster with the channels last, norms slower. On processors that pays from about 128 × 128 pixels
-    on, whatever the channels and batch. PyTorch's norms then add up pixels one by one, so rounding is some three times
-    that of the other order (twelve untrained blocks at 160 × 160, against double precision: 2.8e-4 and 1.1e-4 of the
-    largest value; fastMRI's 9e-5).
+    With channels last, convolutions are faster and norms are slower. On CPUs this pays from about 128 × 128 pixels on,
+    for any number of channels and any batch size. PyTorch's norms then add up pixels one by one, so the rounding error
+    is about three times that of the other order (twelve untrained blocks at 160 × 160, against double precision: 2.8e-4
+    and 1.1e-4 of the largest value; fastMRI's 9e-5).
     """
     large = image.shape[-2] * image.shape[-1] >= CHANNELS_LAST_PIXELS
     return torch.channels_last if large else torch.contiguous_format
@@ -47,8 +47,8 @@ def memory_format(image: Tensor) -> torch.memory_format:
 def norm_relu(x: Tensor) -> Tensor:
     """Instance norm (no parameters, eps 1e-5), then leaky ReLU: (batch, channels, rows, columns) → the same.
 
-    Instance norm is a group norm of one channel a group, and for a single sample it is batch norm; the first is fast
-    where channels are first in memory, the second where they are last.
+    Instance norm is a group norm with one channel per group; for a single sample it is also a batch norm. Group norm is
+    fast when channels are first in memory, batch norm when they are last.
     """
     if x.is_contiguous():
         return F.leaky_relu(F.group_norm(x, x.shape[1]), SLOPE, inplace=True)
@@ -67,7 +67,7 @@ class ConvBlock(nn.Module):
     def forward(self, *parts: Tensor) -> Tensor:
         """(batch, channels_in, rows, columns), whole or its channels in parts → (batch, channels_out, rows, columns).
 
-        A sum of convolutions, one a part, is the convolution of the parts put together. Where channels are last, it is
+        The sum of one convolution per part equals the convolution of the concatenated parts. With channels last it is
         as fast, and no copy of the parts is kept.
         """
         if len(parts) == 1 or parts[0].is_contiguous():
@@ -86,7 +86,7 @@ class Encoder(nn.Module):
     Args:
         channels: of the first level; each further level has twice as many.
         pools: how often the image is halved.
-        channels_in: of the input; 2 = real and imaginary part.
+        channels_in: channels of the input; 2 = real and imaginary part.
     """
 
     def __init__(self, channels: int, pools: int, channels_in: int = 2) -> None:
@@ -97,11 +97,11 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """(batch, channels_in, rows, columns) → the output of every level, finest first, the bottom last.
 
-        Raises InputError where the image is too small.
+        Raises InputError if the image is too small.
         """
         pools = len(self.levels) - 1
         rows, columns = x.shape[-2:]
-        if (rows >> pools) * (columns >> pools) < 2:  # a single pixel has no deviation to be divided by
+        if (rows >> pools) * (columns >> pools) < 2:  # a single pixel has no standard deviation to divide by
             raise InputError(
                 f"{rows} × {columns} pixels cannot be halved {pools} times and leave more than one: use fewer poolings"
             )
@@ -115,9 +115,9 @@ class Decoder(nn.Module):
     """The expanding half of a U-Net.
 
     Args:
-        channels: those of the encoder.
-        pools: those of the encoder.
-        channels_out: of the output; 2 = real and imaginary part.
+        channels: as in the encoder.
+        pools: as in the encoder.
+        channels_out: channels of the output; 2 = real and imaginary part.
         zero_init: start the last convolution at zero, weights and bias.
     """
 
@@ -132,19 +132,19 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # Conv2d has a bias unless told otherwise
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
-        """What the encoder gave → (batch, channels_out, rows, columns)."""
+        """The encoder's outputs → (batch, channels_out, rows, columns)."""
         *skips, x = outputs
         for up, level, skip in zip(self.ups, self.levels, reversed(skips), strict=True):
             x = norm_relu(up(x))
             missing = (0, skip.shape[-1] - x.shape[-1], 0, skip.shape[-2] - x.shape[-2])
-            if any(missing):  # an odd size lost its last row or column in pooling
+            if any(missing):  # pooling dropped the last row or column of an odd size
                 x = F.pad(x, missing, "reflect")
             x = level(x, skip)
         return self.last(x)
 
 
 def run_unet(encoder: nn.Module, decoder: nn.Module, image: Tensor) -> Tensor:
-    """The U-Net of these two halves: (batch, 2, rows, columns), real → the same."""
+    """Run the U-Net of these two halves: (batch, 2, rows, columns), real → the same shape."""
     result: Tensor = decoder(encoder(image))
     return result
 
@@ -157,11 +157,12 @@ def regularise(
     multiple: int = MULTIPLE,
     run: UnetRunner = run_unet,
 ) -> Tensor:
-    """The U-Net of these two halves on a complex image, normalised per sample: (batch, rows, columns) → the same.
+    """Run the U-Net of these two halves on complex images, normalised per sample: (batch, rows, columns) → the same.
 
-    Real and imaginary part are each brought to zero mean and unit standard deviation over the image, and their
-    deviation and mean restored afterwards (fastMRI's ``NormUnet``). A part that is constant, such as an empty slice,
-    has no deviation: the U-Net adds nothing to its mean and gets no gradient, where fastMRI's would be NaN.
+    The real and the imaginary part are each normalised to zero mean and unit standard deviation over the image.
+    Afterwards their standard deviation and mean are restored (fastMRI's ``NormUnet``). A constant part, such as an
+    empty slice, has no standard deviation: the U-Net then adds nothing to its mean and gets no gradient, where
+    fastMRI's would be NaN.
 
     Args:
         encoder: an ``Encoder``.
@@ -175,7 +176,7 @@ def regularise(
     rows, columns = x.shape[-2:]
     mean = x.mean(dim=(1, 2), keepdim=True)
     planes = torch.view_as_real(x - mean)  # (batch, rows, columns, 2)
-    # torch.std is four times as slow as mean and norm are.
+    # torch.std takes four times as long as mean and norm together.
     std = torch.linalg.vector_norm(planes, dim=(1, 2), keepdim=True) / math.sqrt(rows * columns - 1)
     normalised = planes / torch.where(std > 0, std, 1)
     top, left = (-rows % multiple) // 2, (-columns % multiple) // 2
@@ -196,8 +197,8 @@ class UNet(nn.Module):
     Args:
         channels: of the first level.
         pools: how often the image is halved.
-        zero_init: start as the network that returns zero: the last convolution starts at zero, and the mean is not
-            restored. Otherwise this is fastMRI's ``NormUnet``.
+        zero_init: start as a network that returns zero: the last convolution starts at zero, and the mean is not
+            restored. Without it, this is fastMRI's ``NormUnet``.
     """
 
     def __init__(self, channels: int, pools: int, zero_init: bool = False) -> None:
@@ -214,15 +215,15 @@ class UNet(nn.Module):
 def halve(x: Tensor) -> Tensor:
     """Average over 2×2 pixels, without an odd last row or column: (…, rows, columns) → (…, rows // 2, columns // 2)."""
     if x.is_cuda:
-        return F.avg_pool2d(x, 2)  # one kernel there, but slow on a processor
+        return F.avg_pool2d(x, 2)  # one kernel on a GPU, but slow on a CPU
     result: Tensor = _Halve.apply(x)
     return result
 
 
 class _NormRelu(torch.autograd.Function):
-    """``norm_relu`` by batch norm, a sample at a time; keeps its output alone, which tells what the ReLU was given.
+    """``norm_relu`` by batch norm, one sample at a time. It keeps only its output, from which the ReLU's input follows.
 
-    The input would be as large, and the output is kept in any case by the convolution that takes it.
+    Keeping the input would double the memory: the next convolution keeps the output in any case.
     """
 
     @staticmethod
@@ -239,7 +240,7 @@ class _NormRelu(torch.autograd.Function):
         grad = torch.ops.aten.leaky_relu_backward(grad, output, SLOPE, True)
         normed = F.leaky_relu(output, 1 / SLOPE)
         zero, one = torch.zeros_like(inverse_deviations[0]), torch.ones_like(inverse_deviations[0])
-        # What is given to it has mean 0 and deviation 1, so the deviation of the input is put back afterwards.
+        # Its input has mean 0 and standard deviation 1, so the original standard deviation is put back afterwards.
         pieces = [
             torch.ops.aten.native_batch_norm_backward(
                 g, n, None, None, None, zero, one, True, EPSILON, [True, False, False]

@@ -1,4 +1,4 @@
-"""The unrolled network: gradient steps on the data, each with a U-Net, shared between tasks as a layout says.
+"""The unrolled network: gradient steps on the data term, each with a U-Net. A layout says what tasks share.
 
 With ``consistency='k-space'`` one block is that of fastMRI's end-to-end variational network (Sriram et al. 2020), as in
 the public code of Liu et al. 2021:
@@ -10,34 +10,34 @@ v = Σ s̄ F⁻¹M(k − k₀), the gradient of the data term. With r = U(x), th
 
     x ← x − η v − Σ|s|² r,        v ← (1 − η) v − AᴴA r,        x₀ = Aᴴk₀, v₀ = 0,
 
-which is equal in exact arithmetic, costs one pair of FFTs a block, and keeps nothing of the coils' size for the
-gradient. Its data term begins at zero, so it never moves the image by itself: it only takes back what a U-Net did to
-acquired samples.
+which is equal in exact arithmetic, costs one pair of FFTs per block, and stores no multi-coil array for the gradient.
+Its data term begins at zero, so it never moves the image by itself: it only takes back what a U-Net did to acquired
+samples.
 
 With ``consistency='image'`` a block is a gradient step on eq. 1 of the paper (Hammernik et al. 2018):
 
     x ← x − η v − Σ|s|² r,        v ← v − AᴴA (η v + Σ|s|² r),        x₀ = Aᴴk₀, v₀ = Aᴴ(A x₀ − k₀),
 
-at the same cost. The factor Σ|s|², which the recursion above has by itself, keeps the image where the maps are: what a
-U-Net paints where no coil is sensitive, the data could never take back. The data term pulls the image towards the data
-from the first block on, as a SENSE reconstruction does.
+at the same cost. The factor Σ|s|², which the recursion above already contains, confines the image to the support of the
+maps: the data could never correct what a U-Net adds where no coil is sensitive. The data term pulls the image towards
+the data from the first block on, as a SENSE reconstruction does.
 
 With ``consistency='accelerated'`` the step starts from y = x + β (x − x₋₁), where x₋₁ is the image one block before,
-with a learnt β a block that starts as Nesterov's k / (k + 3) (Beck and Teboulle 2009). The gradient at y is the same
-combination of the gradients at x and x₋₁, so the cost is again one AᴴA a block, while untrained blocks come as near
-to the data as many more plain steps.
+with one learnt β per block, which starts as Nesterov's k / (k + 3) (Beck and Teboulle 2009). The gradient at y is the
+same combination of the gradients at x and x₋₁, so the cost is again one AᴴA per block. Untrained blocks come as near to
+the data as many more plain steps.
 
-With ``sense_steps`` the first block starts from a SENSE reconstruction in place of the zero-filled image: so many
-accelerated steps with η = 1 and r = 0, of which nothing is learnt and through which no gradient flows. The first block
+With ``sense_steps`` the first block starts from a SENSE reconstruction in place of the zero-filled image: this many
+accelerated steps with η = 1 and r = 0. Nothing in them is learnt, and no gradient flows through them. The first block
 then takes over x and v (also with ``k-space``, whose data term begins at zero otherwise), and with ``accelerated`` dx
-and dv; its β counts the steps before it. A block costs many times what such a step does.
+and dv; its β counts the steps before it. A block costs many times as much as such a step.
 
 With ``zero_init`` the last convolution of every U-Net starts at zero and the image's mean is not added to its output,
 so r = 0 and the untrained network is plain gradient descent on the data. fastMRI's normalised U-Net adds the mean:
 zeroed, it would take the mean out of the image in one block and let the data put it back in the next. Without
 ``zero_init`` the blocks are fastMRI's.
 
-Losses and training are left to ``recon.training.loop``, operators to ``recon.physics.operators``.
+``recon.training.loop`` holds losses and training, ``recon.physics.operators`` the operators.
 """
 
 from __future__ import annotations
@@ -68,22 +68,22 @@ class State(NamedTuple):
     dx: Tensor | None = None
     """What the last block added to the image; None where blocks are not accelerated."""
     dv: Tensor | None = None
-    """What it added to the gradient; the same."""
+    """What the last block added to the gradient; None where blocks are not accelerated."""
 
 
 class Block(nn.Module):
-    """One unrolled iteration: η and a U-Net, in one copy for all tasks or in a copy for each.
+    """One unrolled iteration: η and a U-Net, with one copy for all tasks or one copy per task.
 
     Args:
-        kind: ``I``: encoder, decoder and η shared; ``Y``: a decoder a task, the rest shared; ``V``: everything a task's
-            own.
+        kind: ``I``: encoder, decoder and η are shared; ``Y``: one decoder per task, the rest is shared; ``V``: one
+            encoder, one decoder and one η per task.
         tasks: how many tasks there are.
         config: channels and poolings of the U-Net, how it starts, and the data consistency.
-        number: how many steps are taken before this block: those of the SENSE start, and the blocks before it.
+        number: the number of steps before this block: the steps of the SENSE start and the earlier blocks.
 
     Attributes:
-        encoders, decoders, etas: one entry where shared, else one for each task. η starts at 1.
-        betas: the momenta of accelerated blocks, as many as etas; none in others.
+        encoders, decoders, etas: one entry if shared, else one per task. η starts at 1.
+        betas: the momenta of an accelerated block, as many as etas; empty in other blocks.
     """
 
     def __init__(self, kind: str, tasks: int, config: NetworkConfig, number: int) -> None:
@@ -131,12 +131,12 @@ class UnrolledNetwork(nn.Module):
 
     Args:
         config: layout and U-Net.
-        tasks: their names; the order is that of the private parts.
+        tasks: the names of the tasks; private parts are stored in this order.
 
     Attributes:
         config, tasks: as given.
-        layout: that of the configuration.
-        blocks: one ``Block`` for each letter of the layout.
+        layout: the configuration's layout.
+        blocks: one ``Block`` per letter of the layout.
     """
 
     def __init__(self, config: NetworkConfig, tasks: Sequence[str]) -> None:
@@ -156,18 +156,19 @@ class UnrolledNetwork(nn.Module):
     def train_as(
         self, *, precision: Precision = "single", compile: bool = False, memory_saver: bool = False
     ) -> UnrolledNetwork:
-        """Choose how this network runs while it is in training mode; what it is, and evaluation mode, stay the same.
+        """Choose how this network runs in training mode; its weights and its evaluation mode stay the same.
 
         Args:
-            precision: ``bfloat16`` runs the U-Nets under autocast. Data consistency, weights and output stay single.
+            precision: ``bfloat16`` runs the U-Nets under autocast. Data consistency, weights and output stay in single
+                precision.
             compile: compile the U-Nets by ``torch.compile``: a minute or so when the first batch comes, then faster.
-            memory_saver: keep no activations of the U-Nets, and compute them again in the backward pass: the same
-                gradients.
+            memory_saver: do not store the activations of the U-Nets, but compute them again in the backward pass; the
+                gradients are the same.
 
         Returns:
             the network.
 
-        Raises InputError where ``compile`` is asked for and there is no C++ compiler.
+        Raises InputError if ``compile`` is set and there is no C++ compiler.
         """
         run: UnetRunner = run_unet
         if compile:
@@ -189,7 +190,7 @@ class UnrolledNetwork(nn.Module):
             kspace: (batch, coils, rows, columns), complex, masked, in the operator's space.
             task: one of ``tasks``.
 
-        Raises InputError where the network does not know the task.
+        Raises InputError if the network does not know the task.
         """
         number = self._number(task)
         state = self._start(operator, kspace)
@@ -202,7 +203,7 @@ class UnrolledNetwork(nn.Module):
         return state.x
 
     def _start(self, operator: Cartesian, kspace: Tensor) -> State:
-        """What the first block takes over: the zero-filled image, or a SENSE reconstruction."""
+        """The state before the first block: the zero-filled image or a SENSE reconstruction."""
         if self.config.consistency == "k-space" and not self.config.sense_steps:
             with torch.no_grad():
                 x = operator.adjoint(kspace)
@@ -213,7 +214,7 @@ class UnrolledNetwork(nn.Module):
     def for_task(self, task: str) -> UnrolledNetwork:
         """The path that one task uses, as a network of that task alone (layout all I: a single-task network).
 
-        It shares its parameters with this one; copy it to train it separately.
+        It shares its parameters with this network; copy it to train it separately.
         """
         number = self._number(task)
         layout = f"I{len(self.blocks)}"
@@ -228,9 +229,9 @@ class UnrolledNetwork(nn.Module):
         return network.train(self.training)
 
     def load_task(self, task: str, network: UnrolledNetwork) -> None:
-        """Copy a single-task network's weights into the path of ``task``; what is shared changes for every task.
+        """Copy a single-task network's weights into the path of ``task``. Shared parts change for every task.
 
-        Raises InputError where the two differ in blocks, data consistency, SENSE start or U-Net.
+        Raises InputError if the two networks differ in blocks, data consistency, SENSE start or U-Net.
         """
         mine = self.for_task(task)
         if len(network.tasks) != 1 or network._describe() != mine._describe():
@@ -257,12 +258,12 @@ class UnrolledNetwork(nn.Module):
 
 @torch.no_grad()
 def sense_start(operator: Cartesian, kspace: Tensor, steps: int) -> State:
-    """So many accelerated gradient steps on the data term ½‖A x − k‖², from the zero-filled image Aᴴk.
+    """Take accelerated gradient steps on the data term ½‖A x − k‖², from the zero-filled image Aᴴk.
 
     Args:
-        operator: A, of step size 1 at most (Σ|s|² ≤ 1 and orthonormal transforms).
+        operator: A, with ‖AᴴA‖ ≤ 1 so that a step size of 1 is safe (Σ|s|² ≤ 1 and orthonormal transforms).
         kspace: (batch, coils, rows, columns), masked, in the operator's space.
-        steps: with momenta k / (k + 3) (Beck and Teboulle 2009).
+        steps: the number of steps; their momenta are k / (k + 3) (Beck and Teboulle 2009).
     """
     x = operator.adjoint(kspace)
     v = operator.normal(x) - x
@@ -278,17 +279,17 @@ def sense_start(operator: Cartesian, kspace: Tensor, steps: int) -> State:
 
 
 def nesterov(number: int) -> float:
-    """The momentum of the step that so many steps precede, k / (k + 3) (Beck and Teboulle 2009)."""
+    """The momentum k / (k + 3) of the step that follows k steps (Beck and Teboulle 2009)."""
     return number / (number + 3)
 
 
 def _own(copies: nn.ModuleList | nn.ParameterList, task: int) -> Any:
-    """A task's own copy, or the only one."""
+    """The task's own copy, or the shared one."""
     return copies[task if len(copies) > 1 else 0]
 
 
 def _in_bfloat16(run: UnetRunner) -> UnetRunner:
-    """The same under autocast."""
+    """The U-Net under autocast."""
 
     def under_autocast(encoder: nn.Module, decoder: nn.Module, image: Tensor) -> Tensor:
         with torch.autocast(image.device.type, torch.bfloat16):

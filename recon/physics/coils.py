@@ -1,7 +1,7 @@
-"""What is done to coils before maps: noise covariance and prewhitening, compression; and their combination by maps.
+"""Coil processing before maps (noise covariance, prewhitening, compression), and the combination of coils by maps.
 
-The noise's covariance comes from a noise scan, or from the corners of k-space. Maps are left to
-``recon.physics.espirit``, which volume is treated how to ``recon.data.volume``.
+The noise covariance comes from a noise scan, or from the corners of k-space. ``recon.physics.espirit`` computes maps;
+``recon.data.volume`` decides how each volume is processed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Complex = NDArray[np.complex64]
 
 
 def sense_combine(images: Complex, maps: Complex) -> Complex:
-    """Combine coil images to one: Σ s̄·x / Σ|s|², zero where no coil sees anything.
+    """Combine coil images to one image: Σ s̄·x / Σ|s|², zero where no coil is sensitive.
 
     The least-squares image for fully sampled data with white noise (Pruessmann et al. 1999, Magn Reson Med 42:952-962).
 

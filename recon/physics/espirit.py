@@ -2,7 +2,7 @@
 
 ESPIRiT is Uecker et al. 2014 (Magn Reson Med 71:990-1001), the same equations as ``sigpy.mri.app.EspiritCalib``,
 arranged so that a slice takes a fraction of its time (see ``espirit``). sigpy and BART are the oracles of its tests.
-What is done to coils before and after is left to ``recon.physics.coils``.
+``recon.physics.coils`` holds the steps before and after.
 """
 
 from __future__ import annotations
@@ -126,10 +126,10 @@ def espirit_bart(
 
 
 def bart() -> str:
-    """Where BART is: on the path, or in its own ``TOOLBOX_PATH``.
+    """The path of BART: on ``PATH``, or in BART's own ``TOOLBOX_PATH``.
 
     Raises:
-        InputError: where it is not.
+        InputError: BART is not found.
     """
     home = os.environ.get("BART_TOOLBOX_PATH") or os.environ.get("TOOLBOX_PATH")
     found = shutil.which("bart") or (home and shutil.which("bart", path=home))

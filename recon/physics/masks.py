@@ -2,7 +2,7 @@
 
 The pure functions give the patterns of fastMRI's ``fastmri.data.subsample`` for the same offset or the same draws.
 ``draw_mask`` chooses among a configuration's accelerations and centre fractions; ``fixed`` gives the one mask that
-validation and test use. Applying a mask is left to ``recon.physics.operators`` and ``recon.data.loading``.
+validation and test use. ``recon.physics.operators`` and ``recon.data.loading`` apply the mask.
 
 Padding: a scanner may leave columns at both ends of k-space unacquired. As in fastMRI, a pattern is laid over the whole
 width, and then the padded columns are cleared.
@@ -55,7 +55,7 @@ def centre_lines(columns: int, centre_fraction: float) -> int:
 
 
 def equispaced_fraction(columns: int, acceleration: float, centre_fraction: float, offset: int) -> np.ndarray:
-    """Equal steps outside the centre, so wide that centre and steps together keep about columns / acceleration.
+    """Equal steps outside the centre, chosen so that centre and steps together keep about columns / acceleration.
 
     The steps are no whole numbers, so neighbouring gaps differ by one (https://github.com/facebookresearch/fastMRI/issues/54).
     An acceleration of 1 keeps every column.
@@ -100,7 +100,7 @@ def random(columns: int, acceleration: float, centre_fraction: float, draws: np.
         columns: width of k-space.
         acceleration: R, at least 1.
         centre_fraction: share of the width that is kept at the centre.
-        draws: (columns,) uniform in [0, 1), one a column.
+        draws: (columns,) uniform in [0, 1), one per column.
 
     Returns:
         (columns,) bool.
@@ -187,7 +187,7 @@ def draw_mask(config: MaskConfig, columns: int, rng: np.random.Generator, paddin
 
 
 def fixed(config: MaskConfig, columns: int, padding: tuple[int, int] = (0, 0)) -> Mask:
-    """The one mask that a configuration means for this width: beside the width it depends on ``config.seed`` alone.
+    """The one mask of a configuration for this width; apart from the width it depends on ``config.seed`` alone.
 
     So the whole test set is undersampled identically, as in the paper.
     """

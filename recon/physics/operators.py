@@ -3,8 +3,8 @@
 ``Sense`` takes centred k-space and any mask. ``ColumnSense`` is the fast path for masks that keep whole columns:
 k-space stays in *hybrid* space, (row position, column frequency), so that only the columns are transformed. Both run
 plain FFTs and never shift: the diagonals of ``recon.physics.fourier.centring_phases`` sit in maps and sampling
-(``Sense``) or were folded into maps and k-space beforehand (``ColumnSense``; ``to_hybrid`` does it). Where maps come
-from is left to ``recon.physics.espirit``, batching to ``recon.data.loading``.
+(``Sense``) or were folded into maps and k-space beforehand (``ColumnSense``; ``to_hybrid`` does it).
+``recon.physics.espirit`` computes the maps, ``recon.data.loading`` makes the batches.
 """
 
 import math

@@ -90,7 +90,7 @@ class Atlas:
 def atlas(knee: str, coarse: bool) -> Atlas:
     """The fields of knee `knee` ('a', 'b' or 'c'); `coarse` samples shapes at 1.4 mm instead of 0.7 mm.
 
-    Built once a process, in a second or two.
+    Built once per process, in a second or two.
     """
     labels, spacing = _load(knee)
     labels, joint = _centred(labels, spacing)

@@ -26,7 +26,7 @@ from recon.files import replace_directory, replace_file
 Format = Literal["fastmri", "ismrmrd", "hammernik", "cfl", "numpy"]
 
 NOISE_READOUTS = 64
-"""Of the noise scan."""
+"""Number of readouts of the noise scan."""
 
 
 def convert(path: Path, format: Format, rng: np.random.Generator) -> Path:

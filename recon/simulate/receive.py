@@ -1,4 +1,4 @@
-"""What the coils hear: Biot–Savart receive fields, k-space of the drawn object, and the covariance of their noise.
+"""The coils' signal: Biot–Savart receive fields, k-space of the drawn object, and the covariance of the noise.
 
 Leaves to others: the object itself (`anatomy`, `contrast`), drawing the noise (`recon.data.readers.drawn`) and the file
 (`write`).

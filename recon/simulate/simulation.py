@@ -37,7 +37,7 @@ def simulate(
     map: Map = map,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Simulate knees and write one file a volume: `out/train`, `out/val` and `out/test`.
+    """Simulate knees and write one file per volume: `out/train`, `out/val` and `out/test`.
 
     subjects: how many of each split; a subject has two volumes, `kneeNNNN_CORPD_FBK.h5` and
     `kneeNNNN_CORPDFS_FBK.h5`. matrix: rows and columns of the reconstructed image; k-space has twice the rows

@@ -1,7 +1,7 @@
 """Checkpoints: the state of a training as a folder that appears whole, and what is read back from it.
 
-A folder holds ``checkpoint.pt`` (tensors and plain values) and ``config.json``. Whoever exports or tests a trained
-network reads it here too. What is in the state is left to ``recon.training.loop``.
+The folder holds ``checkpoint.pt`` (tensors and plain values) and ``config.json``. Exporting and testing a trained
+network read it here too. ``recon.training.loop`` decides what is in the state.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from recon.stored import load_weights, read_json, train_config
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
 CURVE = "curve.csv"
-"""The metrics by epoch, beside the checkpoint of a training into a folder."""
+"""The file with the metrics by epoch, beside the checkpoint in a training's folder."""
 STATE = {"epoch", "seconds", "gpu_seconds", "network", "weighting"}
 """What every checkpoint holds."""
 UNFINISHED = {"optimiser", "schedule"}
-"""What a checkpoint holds beside, as long as epochs are left: more than half of the file."""
+"""What a checkpoint also holds while epochs are left: more than half of the file."""
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -40,7 +40,8 @@ def save_checkpoint(directory: Path, state: dict[str, Any], config: TrainConfig)
 
 
 def note_epoch(curve: Path, epoch: int, metrics: Mapping[str, float]) -> None:
-    """Add an epoch to ``curve.csv``, a line for each with every digit; later lines are of another run and go."""
+    """Add an epoch to ``curve.csv``: one line per epoch, with every digit. Lines of later epochs come from another run
+    and are removed."""
     rows: list[dict[str, str]] = []
     if curve.is_file():
         with curve.open(newline="", encoding="utf-8") as file:
@@ -53,9 +54,9 @@ def note_epoch(curve: Path, epoch: int, metrics: Mapping[str, float]) -> None:
 
 
 def load_checkpoint(directory: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], TrainConfig]:
-    """Read a checkpoint directory; nothing in it is unpickled (``weights_only``).
+    """Read a checkpoint directory. Nothing in it is unpickled (``weights_only``).
 
-    Raises InputError where there is none, or a damaged one.
+    Raises InputError if there is no checkpoint or it is damaged.
     """
     directory = Path(directory)
     for name in (CHECKPOINT, CONFIG):
@@ -63,12 +64,12 @@ def load_checkpoint(directory: Path, device: torch.device | str = "cpu") -> tupl
             raise InputError(f"{directory} holds no checkpoint: {name} is missing")
     config = train_config(read_json(directory / CONFIG), directory / CONFIG)
     damaged = f"{directory / CHECKPOINT} is damaged or no checkpoint of ours"
-    if not zipfile.is_zipfile(directory / CHECKPOINT):  # torch would take it for one of its oldest format
+    if not zipfile.is_zipfile(directory / CHECKPOINT):  # torch would take it for a file in its oldest format
         raise InputError(damaged)
     try:
         state: dict[str, Any] = torch.load(directory / CHECKPOINT, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        # torch's own message would have the user load it without weights_only.
+        # torch's own message tells the user to load it without weights_only.
         raise InputError(damaged) from error
     if not isinstance(state, dict) or not set(state) >= STATE:
         raise InputError(f"{directory / CHECKPOINT} is no checkpoint of ours: it lacks {', '.join(sorted(STATE))}")
@@ -84,9 +85,10 @@ def load_network(directory: Path, device: torch.device | str = "cpu") -> tuple[U
 
 
 def resumed(checkpoint: Path, config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """The state of a checkpoint that this training goes on from.
+    """The state of the checkpoint from which this training continues.
 
-    Raises InputError where it is another training's, a shorter one included: its schedule ended with its last epoch.
+    Raises InputError if the checkpoint belongs to another training. A shorter one counts as another, because its
+    schedule ended with its last epoch.
     """
     state, trained = load_checkpoint(checkpoint, device)
     longer = trained.model_copy(update={"epochs": config.epochs})
@@ -106,11 +108,11 @@ def resumed(checkpoint: Path, config: TrainConfig, device: torch.device) -> dict
 def start_from(network: UnrolledNetwork, checkpoint: Path) -> None:
     """Copy the weights of a trained network into every task's path of this one (transfer learning).
 
-    The checkpoint has the same blocks, data consistency, SENSE start and U-Net; where it was trained for one task only,
-    that task's path initialises all of ours.
+    The checkpoint must have the same blocks, data consistency, SENSE start and U-Net. If it was trained for one task
+    only, that task's path initialises the paths of all tasks here.
 
-    Raises InputError where the two do not fit, or where a block that is private in the checkpoint is shared here: which
-    task's weights it would take, nothing says.
+    Raises InputError if the two do not fit, or if a block that is private in the checkpoint is shared here: nothing
+    says which task's weights it should take.
     """
     source, _ = load_network(checkpoint)
     known = [task for task in network.tasks if task in source.tasks]

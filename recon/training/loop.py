@@ -1,8 +1,8 @@
 """Training one network, exactly resumable: the paper's section 2.4 as one plain loop.
 
-The loop knows neither trials nor studies; whoever wants to follow or stop it passes ``report``. Which slices and masks
-a pass sees is a function of (seed, pass, slice) alone, and nothing in the loop draws from torch's generator once the
-weights are there, so a checkpoint needs no state of either: weights, optimiser, schedule and weighting are all of it.
+The loop knows neither trials nor studies; a caller that wants to follow or stop it passes ``report``. The slices and
+masks of a pass depend on (seed, pass, slice) alone. Once the weights are drawn, nothing in the loop uses torch's
+generator. So a checkpoint needs no generator state: it holds weights, optimiser, schedule and weighting.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from recon.training.weighting import make_weighting
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on, such as one whose loss is no longer finite; names the epoch and the step."""
+    """A training cannot go on, for example because its loss is no longer finite; names the epoch and the step."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Plan:
     """What a training is about to do.
 
     Attributes:
-        device: where it computes.
-        parameters: of the network.
-        steps_per_epoch: batches of an epoch.
-        finished: epochs that an earlier run finished.
-        epochs: in all.
-        slices: training slices of each task.
+        device: the device that it runs on.
+        parameters: number of parameters of the network.
+        steps_per_epoch: number of batches per epoch.
+        finished: number of epochs that an earlier run finished.
+        epochs: number of epochs in all.
+        slices: number of training slices of each task.
     """
 
     device: str
@@ -56,20 +56,20 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Steps in all, those of earlier runs included."""
+        """Number of steps in all, including those of earlier runs."""
         return self.epochs * self.steps_per_epoch
 
 
 @dataclass
 class EpochReport:
-    """What is known after an epoch whose network was validated.
+    """The results of an epoch after which the network was validated.
 
     Attributes:
-        epoch: epochs finished, from 1.
+        epoch: number of finished epochs, from 1.
         metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split
-            (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training (the mean of the weights
-            that the epoch's steps had); ``seconds`` (since the training began, over all its resumptions),
-            ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
+            (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training (the mean weight over the
+            epoch's steps); ``seconds`` (since the training began, over all its resumptions), ``gpu_seconds``,
+            ``peak_memory_bytes``, ``parameters``.
         slices: SSIM, pSNR and nRMSE of each validation slice.
     """
 
@@ -82,7 +82,7 @@ class EpochReport:
     def save(self, directory: Path) -> None:
         """Write a checkpoint that ``train(resume=directory)`` continues exactly; it appears whole or not at all.
 
-        That of the last epoch holds the network and nothing that only a further epoch would need.
+        The last epoch's checkpoint holds the network, and nothing that only a further epoch would need.
         """
         state = self._state()
         if self.epoch >= self._config.epochs:
@@ -118,19 +118,20 @@ def train(
     """Train one network and return it in evaluation mode.
 
     Args:
-        config: the training, whole; with the data and ``init`` it determines the result on one kind of device.
-        data: prepared data that hold every task of ``config.tasks``.
-        init: a checkpoint whose weights this training starts from (transfer learning, all layers are fine-tuned); tasks
-            that the checkpoint lacks start from its only task's weights.
-        resume: a checkpoint of this same training; the result is bit for bit that of one that was not interrupted. A
-            finished training's gives its network at once.
-        out: folder whose ``checkpoint`` and ``curve.csv`` are written after each report; a training that is found
-            there goes on.
+        config: the whole training; with the data and ``init`` it determines the result on one kind of device.
+        data: prepared data with every task of ``config.tasks``.
+        init: a checkpoint whose weights this training starts from (transfer learning; all layers are fine-tuned). Tasks
+            that the checkpoint lacks start from the weights of its only task.
+        resume: a checkpoint of this same training. The result equals that of an uninterrupted training bit for bit. For
+            a finished training, its network is returned at once.
+        out: the folder where ``checkpoint`` and ``curve.csv`` are written after each report. A training that is found
+            there is continued.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``…
         workers: threads that read and mask batches ahead of the training.
-        report: called with an EpochReport after each of ``config.validated_epochs``. What it raises ends the training.
-        started: called once, before the first step; not where nothing is left to train.
-        progress: called after each step with the steps done, those of earlier runs included.
+        report: called with an EpochReport after each of ``config.validated_epochs``. An exception that it raises ends
+            the training.
+        started: called once, before the first step; not called if nothing is left to train.
+        progress: called after each step with the number of steps done, including those of earlier runs.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -178,7 +179,7 @@ def train(
             loss = complex_l1(prediction, batch.target, batch.crop)
             index, weight = config.tasks.index(batch.task), weighting.weights()
             losses.add(batch.task, loss.detach(), len(batch.slice_ids), weight[index])
-            # Reading a loss makes the processor wait for a GPU, so there it is looked at when the epoch is over.
+            # Reading a loss makes the CPU wait for the GPU, so on a GPU it is checked at the end of the epoch.
             if where.type == "cpu":
                 losses.check(epoch)
             weighting.note(index, loss.detach(), len(batch.slice_ids))
@@ -226,8 +227,7 @@ def train(
 
 
 class EpochMeans:
-    """An epoch's training losses and the weights they had; the mean loss of each task (over slices) and its mean weight
-    (over steps)."""
+    """Training losses and weights of an epoch: per task, the mean loss over slices and the mean weight over steps."""
 
     def __init__(self, tasks: tuple[str, ...]) -> None:
         self._tasks = tasks
@@ -235,11 +235,12 @@ class EpochMeans:
         self._checked = 0
 
     def add(self, task: str, loss: Tensor, slices: int, weight: Tensor) -> None:
-        """Count a batch's mean loss over that many slices and its weight; no tensor is read before somebody asks."""
+        """Add a batch: its mean loss over that many slices, and its weight. No tensor is read before a mean is asked
+        for."""
         self._steps.append((task, loss, slices, weight))
 
     def check(self, epoch: int) -> None:
-        """Raise TrainingError for the first loss that is not finite, among those that were not checked yet."""
+        """Raise TrainingError for the first loss that is not finite, among those not yet checked."""
         for step, (task, loss, *_) in enumerate(self._steps[self._checked :], start=self._checked + 1):
             if not torch.isfinite(loss):
                 raise TrainingError(f"the loss of {task} is {loss.item()} in epoch {epoch}, step {step}")
@@ -265,7 +266,7 @@ class EpochMeans:
 def make_schedule(
     config: TrainConfig, optimiser: torch.optim.Optimizer, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate's course over all steps of the training; it knows the last epoch from the start."""
+    """The schedule of the learning rate over all steps of the training; the last epoch is known from the start."""
     steps = config.epochs * steps_per_epoch
     if config.schedule == "one-cycle":
         peaks = [group["lr"] for group in optimiser.param_groups]
@@ -277,7 +278,7 @@ def make_schedule(
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global generator inside the block and leave it as it was found."""
+    """Seed torch's global generator inside the block, and restore its state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

@@ -1,10 +1,10 @@
 """The optimiser of a training: Adam, AdamW, or Muon for the U-Nets' convolutions with Adam for the rest.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces a matrix's momentum by the nearest orthogonal
-matrix, approximately, so that every direction of the weight moves alike. PyTorch's own takes one two-dimensional
-parameter at a time and computes in bfloat16; ours takes convolutions and all weights of one shape together, in their
-own precision (a test holds it to PyTorch's). Adam's arithmetic is PyTorch's fused kernel. Schedules of the rates are
-left to ``recon.training.loop``.
+matrix, approximately, so that every direction of the weight moves alike. PyTorch's Muon takes one two-dimensional
+parameter at a time and computes in bfloat16. Ours takes convolutions, and all weights of one shape together, in their
+own precision; a test compares it with PyTorch's. Adam runs in PyTorch's fused kernel. ``recon.training.loop`` makes the
+schedules of the rates.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch.optim.adam import adam
 from recon.config import TrainConfig
 
 BETAS = (0.9, 0.999)
-"""Of Adam (its authors')."""
+"""Adam's betas (its authors' values)."""
 MOMENTUM = 0.95
-"""Of Muon (its authors')."""
+"""Muon's momentum (its authors' value)."""
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of the Newton-Schulz iteration X ← aX + b(XXᵀ)X + c(XXᵀ)²X (Jordan et al. 2024)."""
 ITERATIONS = 5
@@ -32,16 +32,16 @@ TINY = 1e-7
 
 
 class GroupedOptimiser(Optimizer):
-    """Steps each group of parameters by the group's own ``method``: ``adam``, ``adamw`` or ``muon``.
+    """An optimiser that steps each group of parameters by the group's own ``method``: ``adam``, ``adamw`` or ``muon``.
 
-    One optimiser, so that one schedule drives the rates of all groups. PyTorch's ``step`` and the methods named below
-    import its compiler when they are first called (.9 s of CPU, 72 MB in every worker); ours do not.
+    It is one optimiser so that one schedule drives the rates of all groups. PyTorch's ``step`` and the methods named
+    below import PyTorch's compiler on their first call (.9 s of CPU and 72 MB in every worker); ours do not.
 
     Args:
-        groups: dictionaries with ``params``, ``lr``, ``method``, and ``weight_decay`` where it is not 0. Parameters of
+        groups: dictionaries with ``params``, ``lr``, ``method``, and ``weight_decay`` if it is not 0. Parameters of
             a ``muon`` group are weights of convolutions, (out, in, rows, columns) or, transposed, (in, out, rows,
-            columns), the latter in a group with ``transposed=True``. An Adam group with ``constant_rate`` is stepped
-            by that rate and Adam's first betas, whatever a schedule makes of ``lr``.
+            columns), the latter in a group with ``transposed=True``. An Adam group with ``constant_rate`` uses that
+            rate and Adam's first betas, whatever a schedule does to ``lr``.
     """
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
@@ -105,9 +105,9 @@ class GroupedOptimiser(Optimizer):
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             momenta = [self.state[parameter]["momentum"] for parameter in parameters]
             torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-            # Nesterov's: the momentum one step ahead.
+            # Nesterov's momentum looks one step ahead.
             ahead = torch.stack(gradients).lerp(torch.stack(momenta), MOMENTUM).flatten(2)
-            # The matrix of the convolution, outputs in rows.
+            # The convolution as a matrix with one row per output channel.
             update = orthogonal(ahead.mT if group["transposed"] else ahead)
             rate = group["lr"] * math.sqrt(max(1.0, update.shape[-2] / update.shape[-1]))
             if group["transposed"]:
@@ -118,7 +118,7 @@ class GroupedOptimiser(Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Nearly the nearest orthogonal matrix of each, (…, rows, columns) → the same: singular values between .7 and 1.2.
+    """About the nearest orthogonal matrix of each, (…, rows, columns) → the same: singular values between .7 and 1.2.
 
     Five Newton-Schulz iterations on the matrix divided by its Frobenius norm (Jordan et al. 2024).
     """
@@ -133,12 +133,12 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 def make_optimiser(config: TrainConfig, network: nn.Module, weighting: nn.Module | None = None) -> GroupedOptimiser:
-    """The optimiser that a configuration means, over a network of U-Nets and what its weighting learns.
+    """The optimiser of a configuration, for the network and for the parameters that its weighting learns.
 
-    With ``muon``, weights of convolutions are Muon's, all else (biases, step sizes, momenta) Adam's. So are the 1×1
-    convolutions that end a U-Net: an output layer wants Adam (Jordan et al. 2024), and with ``zero_init`` the first
-    step should follow the size of the gradient. What the weighting learns is a group of its own, Adam's, whose rate is
-    constant where the configuration gives it one.
+    With ``muon``, Muon steps the weights of convolutions, and Adam all else (biases, step sizes, momenta). Adam also
+    steps the 1×1 convolutions that end a U-Net: an output layer wants Adam (Jordan et al. 2024), and with ``zero_init``
+    the first step should follow the size of the gradient. The weighting's parameters are an Adam group of their own,
+    with a constant rate if the configuration gives one.
     """
     method = "adamw" if config.optimiser == "adamw" else "adam"
     decay = 0.0 if config.optimiser == "adam" else config.weight_decay

@@ -13,13 +13,13 @@ from typer.main import get_command_from_info
 
 
 def complain(sentence: str, code: int) -> int:
-    """Say what is wrong in one line on stderr; the exit code is handed back."""
+    """Say what is wrong in one line on stderr, and return the exit code."""
     print("splitpoint: " + " ".join(line.strip() for line in sentence.splitlines()), file=sys.stderr)
     return code
 
 
 class Listed(NamedTuple):
-    """A command in the help of all."""
+    """A command in the list that ``splitpoint --help`` shows."""
 
     module: str
     summary: str
@@ -41,7 +41,7 @@ COMMANDS = {
     "test": Listed("testing", "Test a bundle on the test split, which nothing else opens."),
     "reconstruct": Listed("testing", "Run a bundle on raw files, into fastMRI's layout."),
 }
-"""In the order of their use."""
+"""The commands, in the order in which they are used."""
 
 
 class LazyGroup(TyperGroup):
@@ -65,7 +65,7 @@ class LazyGroup(TyperGroup):
             formatter.write_dl([(name, one.summary) for name, one in COMMANDS.items()])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Name the nearest command where there is none of that name."""
+        """Name the nearest command if there is none of that name."""
         try:
             return super().resolve_command(ctx, args)
         except typer.TyperException as error:

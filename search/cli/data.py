@@ -18,7 +18,7 @@ from search.cli.options import Address, Axes, axis_names, named_glob
 from search.cli.talk import bar, talk
 
 PROBLEMS_SHOWN = 20
-"""Lines of findings that prepare prints; all are in problems.csv."""
+"""The most findings that prepare prints; all are in problems.csv."""
 
 
 @app.command()
@@ -114,9 +114,9 @@ def prepare(
 ) -> None:
     """Prepare raw k-space for training.
 
-    ISMRMRD, fastMRI's HDF5, Hammernik's .mat, BART's .cfl and NumPy's .npy. Coil maps, targets, the split, and nested
-    subsets of each task, in one folder; what was found wrong with a file is shown, and stands in problems.csv. The same
-    command again continues what is unfinished.
+    Reads ISMRMRD, fastMRI's HDF5, Hammernik's .mat, BART's .cfl and NumPy's .npy. Writes coil maps, targets, the split,
+    and nested subsets of each task into one folder. Problems with a file are shown and written to problems.csv. The
+    same command again continues what is unfinished.
 
     Example: splitpoint prepare data/raw --out data/prepared
     """
@@ -164,8 +164,8 @@ def inspect(
 ) -> None:
     """Say what prepared data hold, and draw a contact sheet.
 
-    A line for each task and split on standard output; images, maps and masks of a few slices in a picture. Of simulated
-    data also the ceiling: the SSIM of the noise-free truth on validation. Where it is low, simulate at a higher --snr.
+    Prints one line per task and split, and draws images, maps and masks of a few slices. For simulated data, also
+    prints the ceiling: the SSIM of the noise-free truth on validation. If it is low, simulate at a higher --snr.
 
     Example: splitpoint inspect data/prepared --space spaces/quickstart.yaml
     """

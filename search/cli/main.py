@@ -1,4 +1,4 @@
-"""The command line: each command is a thin coat over a function in Python.
+"""The command line: each command is a thin wrapper around a Python function.
 
 Machine output goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed while running, 2 wrong input, said in one
 sentence. Heavy imports stand inside the commands, so that ``--help`` answers at once.

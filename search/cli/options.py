@@ -36,8 +36,8 @@ Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda
 
 
 def use_threads(threads: int) -> int:
-    """Let PyTorch compute with so many threads from here on: its own default, one a core, takes two to three times as
-    long where other work runs."""
+    """Set PyTorch's number of threads from here on. Its default of one per core takes two to three times as long if
+    other work runs on the machine."""
     import torch
 
     torch.set_num_threads(threads)
@@ -73,7 +73,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show Ray's own message
 
 
 def axis_names(text: str | None) -> tuple[str, ...] | None:
-    """The names in ``--axes``, parted by spaces or commas."""
+    """The names in ``--axes``, separated by spaces or commas."""
     return tuple(text.replace(",", " ").split()) if text else None
 
 

@@ -110,8 +110,9 @@ def noise(
 ) -> None:
     """Say which layouts differ, and how much of it is chance.
 
-    From trainings over seeds (confirmations, a grid): the layouts' effect, the noise of one run, and groups of layouts
-    that can be told apart. From searched trials: what kinds of blocks do. Then a verdict that names only what is sure.
+    Trainings over seeds (confirmations, a grid) give the layouts' effect, the noise of one run, and groups of layouts
+    that can be told apart. Searched trials give the effects of the kinds of blocks. A verdict then names only what is
+    sure.
 
     Example: splitpoint noise first --format json
     """
@@ -143,7 +144,7 @@ def export(
 ) -> None:
     """Export the confirmed best, or one trial, as a bundle.
 
-    Weights (safetensors), configuration, a card, and for each task a network with only its path.
+    Writes weights (safetensors), configuration, a card, and one network per task with only that task's path.
 
     Example: splitpoint export first --out bundles/knee
     """
@@ -175,9 +176,9 @@ def report(
 ) -> None:
     """Report a study: tables and figures in the paper's form.
 
-    Means over seeds with standard errors, and paired differences from STL, transfer and others with 95 % intervals over
-    seeds and test volumes; ▼ is negative transfer. Needs `splitpoint test --study` first. A folder that holds
-    trials.json and tables (RUNS_DIR/STUDY/test, or a copy of it) is all that it takes.
+    Shows means over seeds with standard errors, and paired differences from STL, transfer and others with 95 %
+    intervals over seeds and test volumes; ▼ is negative transfer. Run `splitpoint test --study` first. The report needs
+    only a folder with trials.json and tables (RUNS_DIR/STUDY/test, or a copy of it).
 
     Example: splitpoint report paper --tables --format markdown --figures figures
     """

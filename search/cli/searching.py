@@ -43,8 +43,8 @@ def launch(
 ) -> None:
     """Search a space; poor trials stop early.
 
-    Baselines and known configurations first, then what the sampler chooses. The same command again continues what is
-    unfinished; a larger --trials extends a finished search.
+    Baselines and known configurations run first, then configurations from the sampler. The same command again continues
+    what is unfinished; a larger --trials extends a finished search.
 
     Example: splitpoint launch spaces/quickstart.yaml --data data/prepared --study first
     """
@@ -80,8 +80,8 @@ def confirm(
 ) -> None:
     """Retrain the leaders and the baselines over seeds.
 
-    The best of many trials is better than it would be again: only what is confirmed is believed. The same command again
-    continues what is unfinished, and more --seeds or a larger --top extend it.
+    The best of many trials would score lower in a second training, so only confirmed results count. The same command
+    again continues what is unfinished; more --seeds or a larger --top extend it.
 
     Example: splitpoint confirm first --top 3 --seeds 3
     """

@@ -1,4 +1,4 @@
-"""What the command line says beside its output: sentences and bars on stderr."""
+"""Messages and progress bars of the command line, on stderr."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bar(verb: str, things: str, every: float = 0.0) -> Iterator[Callable[[int, i
     """A progress bar on stderr with rate and time left; plain lines where stderr is no terminal.
 
     Args:
-        verb: what is done, such as ``preparing``.
+        verb: the activity, such as ``preparing``.
         things: what is counted.
         every: seconds between plain lines at least; the last one always comes where this is 0.
     """

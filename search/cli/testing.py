@@ -43,12 +43,12 @@ def run_test(
 ) -> None:
     """Test a bundle on the test split, which nothing else opens.
 
-    Beside the network stand the zero-filled image and sigpy's ℓ1-wavelet reconstruction, and of simulated data the
-    noise-free truth, which is their ceiling. The summary goes to standard output, tables of every slice and a picture
-    of each task into the folder.
+    The network is compared with the zero-filled image and sigpy's ℓ1-wavelet reconstruction and, for simulated data,
+    with the noise-free truth, which is the ceiling. The summary goes to standard output; tables of every slice and one
+    picture per task go into the folder.
 
-    With --study, instead: every network that the study trained over its seeds, slice by slice, for its report's tables.
-    The same command again tests what is new.
+    With --study, tests every network that the study trained over its seeds instead, slice by slice, for the tables of
+    its report. The same command again tests only what is new.
 
     Example: splitpoint test runs/first/bundle --data data/prepared
     """
@@ -110,9 +110,9 @@ def reconstruct(
 ) -> None:
     """Run a bundle on raw files, into fastMRI's layout.
 
-    A file with `reconstruction` (slices, rows, columns) for each raw one, which fastMRI's own evaluation reads.
-    Prepared as the bundle's training data were. Files acquired in part are reconstructed from their own lines, fully
-    sampled ones from those that the bundle's test mask keeps.
+    Writes one file per raw file, with `reconstruction` (slices, rows, columns), which fastMRI's own evaluation reads.
+    Raw files are prepared like the bundle's training data. Undersampled files are reconstructed from their own lines,
+    fully sampled files from the lines that the bundle's test mask keeps.
 
     Example: splitpoint reconstruct runs/first/bundle data/raw/test --out reconstructions
     """

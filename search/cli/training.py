@@ -35,7 +35,7 @@ FIELDS = (
     Offered.of("seed"),
 )
 QUIET_SECONDS = 20.0
-"""A log without a terminal hears of an epoch's steps no more often; epochs have lines of their own."""
+"""The least time between lines on an epoch's steps in a log without a terminal; epochs have lines of their own."""
 
 
 @app.command()
@@ -90,7 +90,8 @@ def train(
 ) -> None:
     """Train one network, without a search.
 
-    With --space or --like exactly as a search trains it, its start included; other options change that training.
+    With --space or --like, the network is trained exactly as in a search, including its start; other options change
+    that training.
 
     Example: splitpoint train data/prepared --layout I2V10 --slices PDw-FS=32 --epochs 10 --out runs/one
     """

@@ -1,4 +1,4 @@
-"""A study's report in the paper's form (Liu et al. 2021), with the uncertainty that one run cannot give.
+"""A study's report in the form of the paper (Liu et al. 2021), with uncertainties over seeds and volumes.
 
 Everything is made from a folder of results (``search.results.folder``) alone: ``compare`` calculates, ``tables`` and
 ``figures`` show, ``pictures`` shows images.

@@ -2,7 +2,7 @@
 
 A cell is a mean over test slices, averaged over seeds, ± its standard error over seeds. Beside it stand paired
 differences from baselines of the same N and seeds, with intervals over seeds and test volumes: patients differ more
-than slices of one do, and a network trained anew is another network.
+than the slices of one patient, and a second training gives another network.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ NAMES = {
 }
 """Of kinds other than multi-task networks, in the order of a table's rows."""
 COMPARED = (L1_WAVELET, "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer")
-"""What every network is compared with; so are peers."""
+"""The baselines with which every network and peer is compared."""
 OWN = ("mtl", *UNTRAINED, "stl", "stl-steps", "joint-stl", "joint", "joint-tuned", "transfer")
 """Kinds that a study has; any other is a peer, made by another tool."""
 
 NO_SEED = -1
-"""Stands for the seed of what no network made."""
+"""Stands for the seed in lines that come from no network."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """As a table's first column calls it."""
+        """The name in a table's first column."""
         name = NAMES.get(self.kind, self.kind)
         if self.kind == "mtl":
             start = f", from {self.init}" if self.init in ("joint", "transfer") else ""
@@ -70,7 +70,7 @@ ROW = [field.name for field in dataclasses.fields(Row)]
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of means, with its interval; NaN bounds where there is one test volume."""
+    """A paired difference of means, with its interval; the bounds are NaN if there is only one test volume."""
 
     mean: float
     low: float
@@ -200,7 +200,7 @@ class Comparison:
     def minus(self, row: Row, other: Row, count: int, task: str, metric: str) -> Difference | None:
         """A row minus another one, over the seeds that both have.
 
-        None where they have none in common at this N, are the same, or the first is no network's.
+        None if they have no seed in common at this N, are the same row, or the first row comes from no network.
         """
         key = (row, other, count, task, metric)
         if key not in self._differences:
@@ -217,7 +217,7 @@ class Comparison:
         return difference(mine[seeds] - theirs[seeds]) if seeds else None
 
     def slices(self, row: Row, count: int, task: str, metric: str) -> pd.DataFrame | None:
-        """A column a seed, a line a test slice (volume, slice); None where the row was not run at this N.
+        """One column per seed and one line per test slice (volume, slice); None if the row was not run at this N.
 
         A network that never saw the scarce task does not depend on N, and serves them all.
         """
@@ -243,7 +243,7 @@ class Comparison:
         return {tuple(map(str, key)): part for key, part in self.results.table.groupby(keys, sort=False)}
 
     def cell(self, row: Row, count: int, task: str, metric: str) -> Cell | None:
-        """The cell of a row; None where it was not run.
+        """The cell of a row; None if the row was not run.
 
         Args:
             row: the configuration.
@@ -281,8 +281,8 @@ def difference(paired: pd.DataFrame) -> Difference:
     interval over volumes; one volume tells nothing of others, and gives none.
 
     Args:
-        paired: a line a slice, indexed by volume and slice, and a column a seed. Volumes weigh by their slices: the
-            mean is a ratio of sums, and its variance that of the linearised one.
+        paired: one line per slice, indexed by volume and slice, and one column per seed. Volumes weigh by their slices:
+            the mean is a ratio of sums, and its variance that of the linearised one.
     """
     by_volume = paired.groupby(level="volume")
     slices = by_volume.size().to_numpy()

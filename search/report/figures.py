@@ -68,7 +68,7 @@ def styles(comparison: Comparison) -> dict[Row, Style]:
 
 
 def curves(comparison: Comparison) -> Figure:
-    """SSIM against N on each task: a line a configuration, with a band of ± standard error over seeds."""
+    """SSIM against N on each task: one line per configuration, with a band of ± standard error over seeds."""
     tasks = [comparison.scarce, *comparison.abundant]
     counts = comparison.counts
     looks = styles(comparison)
@@ -145,7 +145,7 @@ def _untrained(comparison: Comparison, task: str) -> str:
 
 
 def forest(comparison: Comparison) -> Figure:
-    """Paired differences of SSIM from STL with their intervals: a panel a task and N, a line a network."""
+    """Paired differences of SSIM from STL with their intervals: one panel per task and N, one line per network."""
     tasks = [comparison.scarce, *comparison.abundant]
     counts = comparison.counts
     looks = styles(comparison)
@@ -230,7 +230,7 @@ class Drawn:
 
     paths: list[Path]
     without: list[str]
-    """What there could be no pictures of: the results lack the images, or a network."""
+    """Pictures that could not be drawn, because the results lack the images or a network."""
 
 
 def draw_figures(comparison: Comparison, folder: Path) -> Drawn:

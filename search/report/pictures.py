@@ -19,7 +19,7 @@ from search.report.compare import NO_SEED, Comparison, Row
 from search.results.folder import REFERENCE
 
 MOST = 4
-"""So many N are shown at most."""
+"""The largest number of N that are shown."""
 
 
 def draw_slices(comparison: Comparison) -> dict[tuple[str, int], Figure | None]:

@@ -91,7 +91,7 @@ def difference_text(one: Difference | None, metric: str) -> str:
 
 
 def legend(comparison: Comparison) -> list[str]:
-    """What the cells, the intervals and the marks are, and what the numbers come from: a paragraph each."""
+    """The meaning of cells, intervals and marks, and the source of the numbers: one paragraph each."""
     about = comparison.results.about
     tested = "; ".join(
         f"{task} {counts.volumes} volumes, {counts.slices} slices" for task, counts in about.test.items()

@@ -1,4 +1,4 @@
-"""The bundle's card: what is known of an exported network, in Markdown."""
+"""The bundle's card: a description of the exported network, in Markdown."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def card(study: OpenStudy, record: Record, why: str) -> str:
         f"# {config.network.layout} for {', '.join(config.tasks)}\n",
         f"{why}\n",
         "## What it is\n",
-        f"An unrolled network of {len(Layout.parse(config.network.layout))} blocks (I shared, Y shared encoder with a "
-        f"decoder a task, V private to a task), U-Nets with {config.network.channels} channels first "
+        f"An unrolled network of {len(Layout.parse(config.network.layout))} blocks (I shared, Y shared encoder with "
+        f"one decoder per task, V private to a task), U-Nets with {config.network.channels} channels first "
         f"and {config.network.pools} times pooled, {config.network.consistency} data consistency"
         f"{_first_steps(config)}; {record.parameters} parameters. "
-        "`tasks/` holds one network a task with only the path that it uses.\n",
+        "`tasks/` holds one network per task with only the path that it uses.\n",
         "## How it was trained\n",
         f"- study `{study.name}`, trial {record.name} ({record.kind}, {record.stage}), seed {record.seed}\n"
         f"- training slices: {slices}, cut by {config.cut}; {config.weighting.kind} weighting; {record.epochs} epochs, "

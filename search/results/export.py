@@ -1,6 +1,6 @@
-"""Export: the network that a study found, as a bundle with a card: what is known of it, and how sure one can be.
+"""Export: the network that a study found, as a bundle. Its card says what is known of it, and how surely.
 
-The bundle's format is left to ``recon.bundle``, the choice among confirmed configurations to ``search.run.confirm``.
+``recon.bundle`` defines the bundle's format; ``search.results.pick`` chooses among confirmed configurations.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from search.study.record import Record, State
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported.
+    """The result of an export.
 
     Attributes:
         folder: the bundle.
         record: the trial whose weights it holds.
-        why: why this trial, in a sentence.
+        why: the reason for this trial, in a sentence.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ def export(study: OpenStudy, trial: str | None = None, out: Path | None = None) 
         out: the bundle's folder; without it ``bundle/`` in the study's folder.
 
     Raises:
-        InputError: no such trial, it is not complete, its checkpoint is gone, or nothing is confirmed yet.
+        InputError: there is no such trial, it is not complete, its checkpoint is gone, or nothing is confirmed yet.
     """
     record, why = (named(study, trial), f"trial {trial} was asked for") if trial is not None else best(study)
     if record.checkpoint is None or not (Path(record.checkpoint) / CHECKPOINT).is_file():

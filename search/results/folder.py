@@ -1,9 +1,8 @@
-"""A folder of results: what tested networks gave, in a form that stands alone.
+"""A folder of results: the test results of networks, readable without study, storage and data.
 
-It holds ``trials.json`` (what the numbers are), tables ``*.csv.gz`` (a line a trial, task and test slice; those of
-other tools may lie beside ``trials.csv.gz``), and, where they were kept, pictures in ``images/``.
-``search.results.tested`` writes it, ``search.report`` reads it; neither study, nor storage, nor data are needed to read
-it.
+It holds ``trials.json`` (what the numbers are) and tables ``*.csv.gz`` with one line per trial, task and test slice.
+Tables of other tools may lie beside ``trials.csv.gz``. If pictures were kept, they are in ``images/``.
+``search.results.tested`` writes the folder, ``search.report`` reads it.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ KEYS = ["trial", "kind", "layout", "weighting", "init", "hyperparameters", "scar
 """What names a tested network; ``hyperparameters`` are those that were searched, such as ``learning_rate=0.001``."""
 COLUMNS = [*KEYS, "task", "volume", "slice", "ssim", "psnr", "nrmse", "validation", "weights"]
 UNTRAINED = (ZERO_FILLED, L1_WAVELET, TRUTH)
-"""Kinds of lines that no network made, and the names of their images: they have neither N nor seed."""
+"""Kinds of lines that come from no network, and the names of their images. They have neither N nor seed."""
 REFERENCE = "reference"
-"""The name of the images that all are measured against."""
+"""The name of the reference images."""
 
 Images = dict[str, NDArray[np.float16]]
 """By ``task/volume``: the magnitude image of the volume's middle slice; the reference's maximum is 1."""
 
 
 class Counts(Config):
-    """How much of a task was tested."""
+    """Numbers of tested slices and volumes of a task."""
 
     volumes: int
     slices: int
@@ -175,7 +174,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 
 def images_path(folder: Path, name: str) -> Path:
-    """Where a trial's images lie in a folder of results."""
+    """The path of a trial's images in a folder of results."""
     return folder / "images" / f"{name}.npz"
 
 

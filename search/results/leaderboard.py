@@ -24,12 +24,12 @@ from search.study.open import OpenStudy
 from search.study.record import Record, State
 
 ENOUGH = 5
-"""So many networks have a spread that z-scores can be of."""
+"""The fewest networks from which z-scores are computed."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which trials stand in the table, and in which order.
+    """The choice of trials in the table, and their order.
 
     Attributes:
         everything: also running, stopped and failed trials; else finished ones.
@@ -54,12 +54,12 @@ class Selection:
 
 
 def leaderboard(study: OpenStudy, choice: Selection | None = None) -> pd.DataFrame:
-    """The table, a row a trial.
+    """The table, with one row per trial.
 
     Columns: ``rank, rank/<task>…, trial, kind, stage, layout, weighting, init, scarce_slices, seed, state, epochs,
     ssim, ssim/<task>…, gain, gain_se, gain/<task>, gain_se/<task>…, z, z/<task>…, psnr/<task>…, nrmse/<task>…,
     weight/<task>…, gpu_seconds, seconds, parameters, peak_memory_bytes, node, checkpoint, error``. Metrics are of the
-    validation split at the trial's last epoch, ``weight`` is what the task's loss was multiplied by there. A gain is
+    validation split at the trial's last epoch, ``weight`` is the weight of the task's loss there. A gain is
     the SSIM minus the mean over seeds of the STL at that N (``search.study.gains``); ``gain_se`` is the standard error
     of that mean alone.
 
@@ -87,7 +87,7 @@ def leaderboard(study: OpenStudy, choice: Selection | None = None) -> pd.DataFra
 
 
 def confirmed(study: OpenStudy, choice: Selection | None = None) -> pd.DataFrame:
-    """Confirmed configurations and baselines over their seeds, a row each: means, standard errors, number of seeds.
+    """Confirmed configurations and baselines, one row each: means over seeds, standard errors, number of seeds.
 
     Columns: ``rank, rank/<task>…, kind, layout, weighting, init, scarce_slices, seeds, ssim, ssim_se, ssim/<task>,
     ssim_se/<task>…, gain, gain_se, gain/<task>, gain_se/<task>…, z, z/<task>…, trials``. Gains are above the mean over
@@ -156,7 +156,7 @@ def _z(tasks: tuple[str, ...]) -> list[str]:
 
 
 def row_of(record: Record, tasks: tuple[str, ...], references: References) -> dict[str, Any]:
-    """One trial as a row; what it does not have is missing."""
+    """One trial as a row; values that it lacks are missing."""
     gains, mean_gain = references.gains(record), references.gain(record)
     metrics = record.metrics
     return {

@@ -24,7 +24,7 @@ class Confirmed:
 
     point: Point
     records: tuple[Record, ...]
-    """Complete confirmations, a seed each, ascending."""
+    """Complete confirmations, one per seed, ascending."""
     values: tuple[float, ...]
     """The objective of each; gains are above the mean over seeds of the STL."""
     searched: Record | None
@@ -32,7 +32,7 @@ class Confirmed:
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """The mean over seeds."""
         return statistics.fmean(self.values)
 
     @property
@@ -48,7 +48,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Pick:
-    """The chosen configuration, and what would have been chosen without confirmation."""
+    """The chosen configuration, and the choice that the search alone would have made."""
 
     chosen: Confirmed
     ranking: tuple[Confirmed, ...]

@@ -1,7 +1,7 @@
 """The final test of a whole study: every trained network of its grid on the test split, slice by slice.
 
-What a report is made of, in the form of ``search.results.folder``. The test split is opened here and nowhere else in
-``search``; a search never sees it.
+The result is a folder of results (``search.results.folder``), from which a report is made. Within ``search``, the test
+split is opened only here; a search never sees it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ UNTRAINED_METHODS: Mapping[str, Callable[[PreparedData, str, MaskConfig], Method
 
 
 class TrialTest(NamedTuple):
-    """What the test of one trial gave."""
+    """The result of testing one trial."""
 
     table: pd.DataFrame
     images: dict[str, Images]
@@ -83,7 +83,7 @@ class NetworkTest:
 
     @property
     def images(self) -> tuple[str, ...]:
-        """The names of the images that it makes."""
+        """The names of the images that the test makes."""
         if self.checkpoint is not None:
             return (self.labels["trial"],)
         kind = self.labels["kind"]
@@ -265,7 +265,7 @@ def test_methods(
         data: opened for testing.
         methods: one for each task that the trial reconstructs.
         mask: of every test slice.
-        labels: a value for each of ``KEYS``.
+        labels: one value for each of ``KEYS``.
         validation: SSIM on the validation split, by task.
         weights: identity of what made the images.
         images: names to keep the images under; under ``REFERENCE`` the reference's are kept.

@@ -116,7 +116,7 @@ def _of(columns: Iterable[str], *quantities: Quantity) -> list[str]:
 def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Head and cells of the columns that people compare, as text; a mean stands with its standard error."""
     metrics = _of(frame.columns, Quantity.SSIM, Quantity.GAIN)
-    # Where all networks start alike, nobody asks.
+    # If all networks start alike, the column says nothing.
     spared = {"init"} if "init" in frame.columns and frame["init"].nunique() < 2 else set()
     spared |= {"z"} if "z" in frame.columns and frame["z"].isna().all() else set()
     # The error of the STL's mean alone is not a trial's; a mean over seeds has one of its own.
@@ -147,7 +147,7 @@ SPARED = (
     *("weight/", "z", "seconds", "parameters", "trials", "epochs", "gain/", "seed", "seeds", "state", "N"),
     *("rank/", "ssim/", "kind"),
 )
-"""What a narrow terminal does without, first to last; a name with a slash means every task's."""
+"""Columns that a narrow terminal leaves out, first to last; a name with a slash means the columns of every task."""
 
 
 def rich_table(frame: pd.DataFrame, title: str, width: int | None = None) -> Table:

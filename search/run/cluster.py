@@ -26,22 +26,22 @@ OBJECT_STORE_BYTES = 128 * 2**20
 
 @dataclass(frozen=True)
 class Resources:
-    """What a trial takes, and how many run side by side."""
+    """The resources of a trial, and the number of trials that run in parallel."""
 
     cpus: float = 1
     gpus: float | None = None
-    """Of one trial; a fraction lets trials share a GPU. Without it: one where the cluster has any, else none."""
+    """GPUs of one trial; a fraction lets trials share a GPU. Without it: one if the cluster has any, else none."""
     max_concurrent: int | None = None
-    """Without it: as many as fit."""
+    """Number of trials in parallel; without it, as many as fit."""
     max_failures: int = 2
-    """Retries of a trial whose worker failed, each from its last checkpoint."""
+    """Number of retries of a trial whose worker failed, each from its last checkpoint."""
 
 
 def fit(resources: Resources) -> tuple[float, float, int]:
-    """CPUs and GPUs of a trial, and how many trials run side by side.
+    """CPUs and GPUs of a trial, and how many trials run in parallel.
 
     Raises:
-        InputError: no host of the cluster has what one trial needs.
+        InputError: no host of the cluster has the resources of one trial.
     """
     gpus = _gpus(resources)
     found = places(resources)
@@ -56,7 +56,7 @@ def fit(resources: Resources) -> tuple[float, float, int]:
 
 
 def places(resources: Resources) -> int:
-    """How many trials the cluster, as it is now, has room for."""
+    """How many trials the cluster, at its present size, has room for."""
     gpus = _gpus(resources)
     found = 0
     for host in _hosts():
@@ -77,7 +77,7 @@ def _hosts() -> list[dict[str, float]]:
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study is the log
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors stand in the study and in the display
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors are in the study and in the display
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own state, which nothing restores
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

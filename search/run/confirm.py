@@ -1,7 +1,8 @@
-"""Confirming: retrain the leaders of a search and all baselines over several seeds, and pick among those.
+"""Confirming: retrain the leaders of a search and all baselines over several seeds, and pick among these.
 
-The best of many noisy trials is better than it would be again, by more than what separates the first few. So the
-leaders are trained anew, with seeds that the search has not seen, and the pick is the best mean of those alone.
+The best of many noisy trials would score lower in a second training, by more than the distance between the first few.
+So the leaders are trained again with seeds that the search has not seen. The pick is the best mean over these seeds
+alone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from spaces.space import Space
 
 
 def leaders(study: OpenStudy, top: int) -> list[Record]:
-    """The best complete searched trials, best first; infeasible ones only where there are too few others.
+    """The best complete searched trials, best first; infeasible trials only if there are too few others.
 
-    Raises InputError where no trial is complete.
+    Raises InputError if no trial is complete.
     """
     complete = [record for record in study.searched() if record.state is State.COMPLETE and record.value is not None]
     if not complete:
@@ -50,24 +51,24 @@ def confirm(
     trainer: Trainer = train_on_prepared,
     verbose: bool = False,
 ) -> Outcome:
-    """Retrain the leaders, what the space confirms beside them, and the baselines at their N over seeds; what is done
-    already is not done again.
+    """Retrain over seeds: the leaders, the configurations that the space confirms beside them, and the baselines at
+    their N. Completed trainings are not repeated.
 
     Args:
-        study: its name.
-        top: how many leaders; without it, what the space says.
-        seeds: how many seeds, from the one after the search's; without it, what the space says.
-        data: where the prepared data are, if no longer where the study was launched on them.
-        storage: as for ``launch``, like the rest.
-        runs_dir: where studies live.
-        address: of a Ray cluster.
-        resources: of a trial.
-        trainer: what trains.
-        verbose: let Ray speak.
+        study: the study's name.
+        top: number of leaders; without it, the space's number.
+        seeds: number of seeds, from the seed after the search's; without it, the space's number.
+        data: folder of the prepared data, if they have moved since the launch.
+        storage: as for ``launch``.
+        runs_dir: the folder of all studies.
+        address: address of a Ray cluster.
+        resources: CPUs and GPUs of a trial.
+        trainer: the function that trains.
+        verbose: show Ray's messages.
 
     Raises:
-        InputError: no such study, no complete trial, other data, or another driver runs it.
-        KeyboardInterrupt: after Ctrl-C, when the study has been left so that the same call continues it.
+        InputError: there is no such study or no complete trial, the data are others, or another driver runs the study.
+        KeyboardInterrupt: after Ctrl-C; the study is left so that the same call continues it.
     """
     with quiet(), driving(open_study(study, storage, runs_dir)) as driver:
         opened = driver.study
@@ -81,5 +82,5 @@ def confirm(
 
 
 def _seeds(space: Space, count: int) -> range:
-    # The search's own seed is left out: its values are what made these configurations leaders.
+    # The search's own seed is left out, because its values made these configurations leaders.
     return range(space.seed + 1, space.seed + 1 + count)

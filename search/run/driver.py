@@ -15,11 +15,11 @@ from search.study.open import OpenStudy
 
 BEAT_SECONDS = 20.0
 BEAT_LOST_SECONDS = 90.0
-"""A driver on another host that has not been heard of for so long is dead."""
+"""A driver on another host counts as dead if its last heartbeat is older than this."""
 
 
 class Driver:
-    """A claim on a study: it has one driver at a time."""
+    """A claim on a study; a study has one driver at a time."""
 
     def __init__(self, study: OpenStudy, claim: dict[str, Any]) -> None:
         self.study = study
@@ -27,7 +27,7 @@ class Driver:
         self._next = 0.0
 
     def beat(self) -> None:
-        """Say that this driver is alive, every now and then."""
+        """Write a heartbeat from time to time."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + BEAT_SECONDS
             self.study.search.set_user_attr("driver", {**self._claim, "beat": time.time()})
@@ -41,11 +41,11 @@ class Driver:
 def driving(study: OpenStudy) -> Iterator[Driver]:
     """Claim a study for this process.
 
-    On one host, or on one shared folder, a lock on a file tells, which the system frees when its holder dies, however
-    it dies. Drivers with other folders tell by a heartbeat in the study.
+    On one host, or in one shared folder, a file lock shows the claim; the system frees it whenever its holder dies.
+    Drivers with other folders show it by a heartbeat in the study.
 
     Raises:
-        InputError: another driver has it.
+        InputError: another driver has the study.
     """
     lock = study.folder.resolve() / "driver.lock"
     file = lock.open("a+")

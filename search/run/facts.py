@@ -1,4 +1,4 @@
-"""What a search needs to know of prepared data, so that it need not open them again."""
+"""The facts about prepared data that a search needs, so that it does not open them again."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from recon.data.prepared import PreparedData
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a search needs to know of prepared data."""
+    """The facts about prepared data that a search needs."""
 
     path: Path
     hash: str
     slices: Mapping[str, int]
-    """Training slices of each task."""
+    """Number of training slices of each task."""
     prepared: Mapping[str, Any] = field(default_factory=dict)
-    """The options that they were prepared with, as JSON values: a bundle remembers them for raw files to come."""
+    """The options of their preparation, as JSON values: a bundle stores them for later raw files."""
 
     @classmethod
     def of(cls, path: Path) -> DataFacts:
-        """Read them.
+        """Read the facts from prepared data.
 
-        Raises InputError where there are no prepared data.
+        Raises InputError if there are no prepared data.
         """
         data = PreparedData(path)
         slices = {task: len(data.subset(task)) for task in data.tasks}

@@ -1,7 +1,7 @@
-"""Fixed jobs: the baselines of a space, the joint networks that others start from, and the retrainings that confirm its
+"""Fixed jobs: the baselines of a space, the joint networks that others start from, and the retrainings that confirm
 leaders.
 
-They are fixed before any result is seen, so they are never stopped early and no sampler learns from them. This module
+They are fixed before there is any result. So they are never stopped early, and no sampler learns from them. This module
 lists them; ``search.run.searcher`` serves them."""
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def mtl_key(point: Point, seed: int) -> str:
 
 
 def stl_key(space: Space, task: str, scarce_slices: int | None, seed: int, hyperparameters: Combination = ()) -> str:
-    """The key of a task's single-task training; only the scarce task's depends on N."""
+    """The key of a task's single-task training. Only the scarce task's key depends on N."""
     depends = space.scarce is not None and task == space.scarce.task
     return _key(f"stl/{task}", scarce_slices if depends else None, seed, hyperparameters)
 
 
 def joint_key(space: Space, scarce_slices: int | None, seed: int) -> str:
-    """The key of the joint network; that of a joint STL, where this is the same training."""
+    """The key of the joint network; the key of the joint STL if that is the same training."""
     if "joint-stl" in space.baselines.kinds:
         wanted = space.joint_config(scarce_slices, seed)
         for one in space.combinations:
@@ -52,7 +52,7 @@ def joint_key(space: Space, scarce_slices: int | None, seed: int) -> str:
 
 
 def start_key(space: Space, init: Init, scarce_slices: int | None, seed: int) -> str | None:
-    """The key of the job whose weights a multi-task network starts from; None where its own are drawn."""
+    """The key of the job whose weights a multi-task network starts from; None if it starts from random weights."""
     if init == "joint":
         return joint_key(space, scarce_slices, seed)
     if init == "transfer":
@@ -61,7 +61,7 @@ def start_key(space: Space, init: Init, scarce_slices: int | None, seed: int) ->
 
 
 def needs_of(space: Space, record: Record) -> str | None:
-    """The key of the job whose weights a trial of a study started from; None where its own were drawn."""
+    """The key of the job whose weights a trial of a study started from; None if it started from random weights."""
     if record.kind == "mtl":
         return start_key(space, point_of(record).init, record.scarce_slices, record.seed)
     if record.kind == "joint-tuned":
@@ -79,7 +79,7 @@ def _key(name: str, scarce_slices: int | None, seed: int, hyperparameters: Combi
 
 
 def joint_networks(space: Space, seed: int, counts: Iterable[int | None], stage: Stage) -> list[FixedJob]:
-    """The joint network at each N, for one seed; those that a joint STL serves as are not among them."""
+    """The joint network at each N, for one seed, without those for which a joint STL serves."""
     return [
         FixedJob(key, "joint", stage, config, count, config.weighting.kind)
         for count in counts
@@ -91,13 +91,13 @@ def joint_networks(space: Space, seed: int, counts: Iterable[int | None], stage:
 def baselines(
     space: Space, seed: int, counts: Iterable[int | None], stage: Stage, available: Mapping[str, int]
 ) -> list[FixedJob]:
-    """The baselines at each N and combination of their hyperparameters, for one seed, with what they start from, in an
-    order in which none waits for a later one.
+    """The baselines at each N and combination of their hyperparameters, for one seed, with the jobs that they start
+    from. The order is such that no job waits for a later one.
 
     Args:
-        space: on its data, so that every N is a number.
-        seed: of the trainings.
-        counts: the N; (None,) without a scarce task.
+        space: the space on its data, so that every N is a number.
+        seed: seed of the trainings.
+        counts: every N; (None,) without a scarce task.
         stage: ``baseline`` beside a search, ``confirm`` beside its confirmations.
         available: training slices of each task in the data.
     """
@@ -136,7 +136,7 @@ def baselines(
     if "joint-tuned" in kinds:
         for one in space.combinations:
             for task in tasks:
-                # The abundant task's depends on N too, for its start does.
+                # The abundant task's job also depends on N, because its start does.
                 for count in counts:
                     key = _key(f"joint-tuned/{task}", count, seed, one)
                     tuned, needs = config("joint-tuned", task, count, one), joint_key(space, count, seed)
@@ -152,13 +152,13 @@ def baselines(
 def confirmations(
     space: Space, points: Iterable[Point], seeds: Iterable[int], available: Mapping[str, int]
 ) -> list[FixedJob]:
-    """The retrainings of points over seeds, with all baselines at their N beside them and what they start from, seed by
+    """The retrainings of points over seeds, with all baselines at their N and the jobs that they start from, seed by
     seed.
 
     Args:
         space: on its data.
         points: the configurations.
-        seeds: of the trainings.
+        seeds: seeds of the trainings.
         available: training slices of each task in the data.
     """
     points = list(points)
@@ -173,14 +173,14 @@ def confirmations(
 
 
 def multi_task(space: Space, point: Point, seed: int, stage: Stage) -> FixedJob:
-    """The training of a point."""
+    """The job that trains a point."""
     needs = start_key(space, point.init, point.scarce_slices, seed)
     config = space.train_config(point, seed)
     return FixedJob(mtl_key(point, seed), "mtl", stage, config, point.scarce_slices, point.weighting, needs)
 
 
 def launched(space: Space, available: Mapping[str, int]) -> list[FixedJob]:
-    """What a launch runs beside the search: what trials start from, its baselines, and the space's grid over its
+    """The fixed jobs of a launch: the networks that trials start from, the baselines, and the space's grid over its
     seeds."""
     beside: list[FixedJob] = []
     if space.trials and space.start.init == "joint":

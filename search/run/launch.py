@@ -1,8 +1,7 @@
-"""Launching: one search on a local Ray or on a cluster, from nothing, from where it was interrupted, or further than
-before.
+"""Launching: start, continue or extend one search, on a local Ray or on a cluster.
 
-The study is the only state. Whatever was killed, the same call goes on: it closes what the last driver left open,
-continues those trials from their checkpoints, and runs what is still missing.
+The study is the only state. After any interruption the same call continues: it closes the trials that the last driver
+left open, continues them from their checkpoints, and runs what is still missing.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ class Outcome:
 
     study: OpenStudy
     complete: int
-    """Searched trials in the study by state, those of earlier runs included."""
+    """Number of searched trials in the study by state, including earlier runs."""
     pruned: int
     failed: int
     references: int
-    """Complete baselines and confirmations."""
+    """Number of complete baselines and confirmations."""
     failures: tuple[Record, ...]
-    """Trials that failed in this run."""
+    """Number of trials that failed in this run."""
     blocked: Mapping[str, str]
-    """Fixed jobs that failed, or could not run because another failed, and why."""
+    """Fixed jobs that failed, or could not run because another job failed, with the reason."""
     exhausted: bool
-    """Fewer trials than wanted, for the space has no further configuration."""
+    """Whether fewer trials ran than wanted because the space has no further configuration."""
     seconds: float
 
     @property
     def complaint(self) -> str | None:
-        """Why the run did not do all that was asked, in a sentence; None where it did."""
+        """Why the run did not do all that was asked, in a sentence; None if it did."""
         if self.blocked:
             key, why = next(iter(self.blocked.items()))
             return f"{len(self.blocked)} of the fixed jobs did not finish, first {key}: {why}"
@@ -73,25 +72,25 @@ def launch(
     trainer: Trainer = train_on_prepared,
     verbose: bool = False,
 ) -> Outcome:
-    """Search a space: its baselines, then its known configurations, then what the sampler chooses.
+    """Search a space: first its baselines, then its known configurations, then configurations from the sampler.
 
     The same call again continues what is unfinished; a larger ``space.trials`` extends a finished search.
 
     Args:
-        space: what to search; a file of it, or the name of a shipped one such as ``quickstart.yaml``.
+        space: the space, its YAML file, or the name of a shipped space such as ``quickstart.yaml``.
         data: prepared data, on a path that every host sees.
-        study: its name; its files live in ``runs_dir/study``.
+        study: the study's name; its files are in ``runs_dir/study``.
         storage: an Optuna URL, or ``journal://PATH``; without it, an SQLite file in the study's folder.
-        runs_dir: where studies live; on a cluster, a folder that every host sees.
-        address: of a Ray cluster (``auto`` on one of its hosts); without it, a Ray of its own on this machine.
-        resources: of a trial.
-        trainer: what trains; a test's stand-in is a module-level function of the same shape.
-        verbose: let Ray speak.
+        runs_dir: the folder of all studies; on a cluster, a folder that every host sees.
+        address: address of a Ray cluster (``auto`` on one of its hosts); without it, a local Ray is started.
+        resources: CPUs and GPUs of a trial.
+        trainer: the function that trains; a test may pass another module-level function with the same signature.
+        verbose: show Ray's messages.
 
     Raises:
-        InputError: space and data do not fit, the study was made with another space or other data, another driver
-            runs it, or the resources are not there.
-        KeyboardInterrupt: after Ctrl-C, when the study has been left so that the same call continues it.
+        InputError: space and data do not fit, the study was made with another space or other data, another driver runs
+            it, or the cluster lacks the resources.
+        KeyboardInterrupt: after Ctrl-C; the study is left so that the same call continues it.
     """
     space = space if isinstance(space, Space) else load_space(space)
     facts = data if isinstance(data, DataFacts) else DataFacts.of(Path(data))
@@ -113,9 +112,9 @@ def launch(
 
 
 def agree(study: OpenStudy, space: Space, facts: DataFacts) -> None:
-    """Check that a study was made with this space and these data, and note them where it is new.
+    """Check that a study was made with this space and these data; store them if the study is new.
 
-    Raises InputError where it was made with others: its trials could not be compared.
+    Raises InputError if it was made with others, because its trials could not be compared.
     """
     stored = study.attributes
     where = f"study {study.name!r} in {shown(study.url)}"
@@ -153,7 +152,7 @@ def run(
     trainer: Trainer,
     verbose: bool,
 ) -> Outcome:
-    """Run fixed jobs and searched trials on Ray until nothing is left, and leave the study closed whatever happens."""
+    """Run fixed jobs and searched trials on Ray until nothing is left. Whatever happens, leave no trial open."""
     began = time.monotonic()
     study = driver.study
     ledger = Ledger(study, facts.slices, facts.hash, code_version())
@@ -169,7 +168,7 @@ def run(
                     display.remember(record)
                 run_tune(search, space, facts, Watch(search, driver, display, resources), study, resources, trainer)
         finally:
-            # What the run left open nobody runs any more: Ctrl-C and errors do not tell the searcher.
+            # Ctrl-C and errors do not tell the searcher, so trials may be left open that nobody runs any more.
             for half in (study.search, study.references):
                 ledger.close_orphans(half)
         if not search.over:

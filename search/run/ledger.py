@@ -1,8 +1,8 @@
-"""Writing to a study: the one place that changes a storage, and the life of a trial in it.
+"""Writing to a study: the only module that changes a storage, and the life of a trial in it.
 
 begin → epoch, checkpoint, epoch, checkpoint … → finish, which tells Optuna what happened: COMPLETE at the last epoch,
-PRUNED where the scheduler stopped it, FAIL with the reason. A trial whose driver died is closed later (``close``) and
-may be continued by a new one.
+PRUNED if the scheduler stopped it, FAIL with the reason. A trial whose driver died is closed later (``close``), and a
+new trial may continue it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHECKPOINT_EPOCH = "checkpoint_epoch"
 
 @dataclass
 class Live:
-    """A trial that runs."""
+    """A running trial."""
 
     study: optuna.Study
     trial: optuna.Trial
@@ -34,7 +34,7 @@ class Live:
     key: str
     kind: Kind
     epochs: set[int] = field(default_factory=set)
-    """Epochs that the storage has."""
+    """Epochs that are in the storage."""
     error: str | None = None
     value: float | None = None
     """The objective at the last epoch."""
@@ -47,8 +47,8 @@ class Ledger:
     Args:
         study: open for writing.
         slices: training slices of each task in the data.
-        data_hash: of the data.
-        code_version: of the code.
+        data_hash: the data's content hash.
+        code_version: the version of the code.
     """
 
     def __init__(self, study: OpenStudy, slices: Mapping[str, int], data_hash: str, code_version: str) -> None:
@@ -71,10 +71,11 @@ class Ledger:
         continues: Record | None = None,
         resumed: bool = False,
     ) -> set[int]:
-        """Write what a new trial is; where it resumes from another's checkpoint, that one's epochs up to there too.
+        """Write the description of a new trial. If it resumes another trial's checkpoint, also write that trial's
+        epochs.
 
         Returns:
-            The epochs that it begins with.
+            The epochs with which it begins.
         """
         for name, (value, distribution) in (params or {}).items():
             self._storage.set_trial_param(trial._trial_id, name, distribution.to_internal_repr(value), distribution)
@@ -94,7 +95,7 @@ class Ledger:
         if continues is not None:
             attributes["continues"] = continues.number
         if continues is not None and resumed:
-            # Until it has a checkpoint of its own, it would go on from that one again.
+            # Until it has a checkpoint of its own, a restart resumes from the earlier one again.
             attributes |= {"checkpoint": continues.checkpoint, CHECKPOINT_EPOCH: continues.checkpoint_epoch}
             epochs = {epoch for epoch in continues.history if epoch <= continues.checkpoint_epoch}
             for epoch in sorted(epochs):
@@ -102,7 +103,7 @@ class Ledger:
                 if epoch in continues.packed_slices:
                     attributes[f"{SLICES_ATTRIBUTE}{epoch}"] = continues.packed_slices[epoch]
                 trial.report(continues.values[epoch], epoch)
-        # The configuration comes last: a trial that has one is described in full.
+        # The configuration is written last: a trial that has one is described in full.
         attributes["config"] = config.model_dump(mode="json")
         for name, value in attributes.items():
             trial.set_user_attr(name, value)
@@ -113,9 +114,9 @@ class Ledger:
         return {task: config.slices.get(task, self._slices[task]) for task in config.tasks}
 
     def epoch(self, live: Live, result: Mapping[str, Any]) -> None:
-        """Write an epoch's metrics and value, once, and its metrics by slice where they came.
+        """Write an epoch's metrics and value once, and its metrics by slice if they were reported.
 
-        A result with an error or a value that is not finite is kept as the error.
+        A result with an error, or with a value that is not finite, is kept as the error.
         """
         value, epoch = float(result[OBJECTIVE]), int(result[EPOCH])
         if ERROR in result:
@@ -134,7 +135,7 @@ class Ledger:
             live.value = value
 
     def checkpoint(self, live: Live, path: str) -> None:
-        """Write where the newest checkpoint lies; it belongs to the newest epoch."""
+        """Write the path of the newest checkpoint, which belongs to the newest epoch."""
         live.trial.set_user_attr("checkpoint", path)
         live.trial.set_user_attr(CHECKPOINT_EPOCH, max(live.epochs))
 
@@ -153,16 +154,16 @@ class Ledger:
         return self.record(live.trial)
 
     def close(self, study: optuna.Study, number: int, why: str) -> None:
-        """Close a trial that will not finish, as FAIL."""
+        """Close a trial that will not finish, with state FAIL."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
         self._storage.set_trial_user_attr(trial_id, "closed", why)
         study.tell(number, state=TrialState.FAIL)
 
     def close_orphans(self, study: optuna.Study) -> int:
-        """Close every trial that is still open: nobody runs it any more. Optuna would count it as running for ever.
+        """Close every open trial that nobody runs any more. Otherwise Optuna would count it as running for ever.
 
         Returns:
-            How many there were.
+            The number of closed trials.
         """
         orphans = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for orphan in orphans:
@@ -170,5 +171,5 @@ class Ledger:
         return len(orphans)
 
     def record(self, trial: optuna.Trial) -> Record:
-        """The record as the storage has it."""
+        """The trial's record in the storage."""
         return record_of(self._storage.get_trial(trial._trial_id))

@@ -1,4 +1,5 @@
-"""What a searched point waits for: the network that it starts from, and the STL networks that it is judged by."""
+"""The jobs that a searched point waits for: the network that it starts from, and the STL networks that it is judged
+by."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ class Needs:
         self._space, self._done, self._blocked = space, done, blocked
 
     def ready(self, point: Point) -> bool:
-        """Whether all that a point needs is done, or was given up where it can be judged without."""
+        """Whether every job that a point needs is done, or was given up and is not needed to judge it."""
         if self.hopeless(point):
             return False
         start = self._start(point)

@@ -1,8 +1,7 @@
-"""Maps that run side by side, for the functions of ``recon`` that take a ``map``: over processes, or over a Ray
-cluster.
+"""Parallel maps for the functions of ``recon`` that take a ``map``: over processes, or over a Ray cluster.
 
-Results come as they are done, not in the order of the items; what a call raises is raised where its result would have
-come.
+Results come in the order in which they are done, not in the order of the items. An exception of a call is raised in
+place of its result.
 """
 
 from __future__ import annotations
@@ -71,10 +70,10 @@ def ray_map(address: str | None = None, workers: int | None = None, cpus: float 
     """A map over a Ray cluster, or over a Ray of its own on this machine.
 
     Args:
-        address: of the cluster; without it, a local Ray.
-        workers: calls side by side; without it, as many as the cluster has processors for (it may grow meanwhile).
-        cpus: of one call.
-        retries: of a call whose worker was lost; what the function raises is not tried again.
+        address: address of the cluster; without it, a local Ray.
+        workers: number of parallel calls; without it, as many as the cluster has CPUs for (it may grow meanwhile).
+        cpus: CPUs of one call.
+        retries: number of retries of a call whose worker was lost; an exception of the function is not retried.
     """
     with cluster(address):
 

@@ -1,4 +1,4 @@
-"""The display of a running search, on stderr: a live status in a terminal, a line for each ended trial elsewhere."""
+"""The display of a running search on stderr: a live status in a terminal, elsewhere one line per ended trial."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Display:
     """Shows a run.
 
     Args:
-        console: where to; stderr by default.
-        title: the study, or what is done with it.
-        metric: what the objective is called.
+        console: the console to write to; stderr by default.
+        title: the study, or what runs on it.
+        metric: name of the objective.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Display:
             self._live.__exit__(kind, error, trace)
 
     def say(self, text: str) -> None:
-        """Print a line of its own."""
+        """Print a separate line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def reported(self, config: TrainConfig, epoch: int) -> None:

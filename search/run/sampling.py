@@ -1,4 +1,4 @@
-"""Sampling: which point of a space an Optuna study tries next.
+"""Sampling: choose the next point of a space for an Optuna study.
 
 Optuna samples the space's dimensions one by one, and ``Space.decode`` makes a point of them. A sampler may repeat
 itself, so points that are not wanted are drawn again, in the end at random. Whether a point is wanted, and what is then
@@ -71,7 +71,7 @@ class PointSampler:
     Args:
         study: with its sampler.
         space: on its data.
-        seed: of draws at random, and of repairs.
+        seed: seed of random draws and of repairs.
     """
 
     def __init__(self, study: optuna.Study, space: Space, seed: int) -> None:
@@ -80,7 +80,8 @@ class PointSampler:
         self._rng = random.Random(seed)
 
     def draw(self, trial: optuna.Trial, wanted: Callable[[Point], bool]) -> Point | None:
-        """A wanted point, by the sampler or, where that keeps proposing others, at random; None where none is found."""
+        """A wanted point from the sampler; a random one if the sampler keeps proposing others; None if none is
+        found."""
         frozen = self._study._storage.get_trial(trial._trial_id)
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
             params = self._propose(frozen) if attempt < SAMPLER_DRAWS else self._at_random()
@@ -106,7 +107,7 @@ class PointSampler:
         return self._chosen(choose)
 
     def _at_random(self) -> dict[str, Any]:
-        """Draw every dimension at random, without a look at the study."""
+        """Draw every dimension at random, without using the study."""
         rng = self._rng
 
         def choose(name: str, dimension: Dimension) -> Value:

@@ -42,9 +42,10 @@ class Rungs:
                     recorded[root[record.number]] = record.values[milestone]
 
     def passes(self, trial: int, epoch: int, value: float) -> bool:
-        """Whether a trial goes on after this epoch; its value is kept where it has reached a rung.
+        """Whether a trial continues after this epoch. If it has reached a rung, its value is kept.
 
-        It passes unless its value is below the (1 - 1/reduction) quantile of those that were there before it.
+        It passes unless its value is below the (1 - 1/reduction) quantile of the trials that reached the rung before
+        it.
         """
         reached = [milestone for milestone in self._recorded if milestone <= epoch]
         if not reached or trial in self._recorded[reached[-1]]:
@@ -73,7 +74,7 @@ class SuccessiveHalving(FIFOScheduler):
     """Tune's scheduler for a search: stops searched trials at rungs, and any trial at its last epoch or at an error.
 
     Args:
-        rungs: what was reached before.
+        rungs: the rungs, with the values of earlier trials.
         note_error: told each failure's trial and reason. Tune tells the scheduler of an error before it tells the
             searcher, and the searcher never gets the reason.
     """

@@ -1,10 +1,10 @@
-"""The searcher: what Ray Tune runs next, and what Optuna is told of it.
+"""The searcher: it decides what Ray Tune runs next, and tells Optuna the results.
 
 One Tune run serves the fixed jobs first (baselines, confirmations), then continues interrupted trials, then tries the
 space's known configurations, then asks the sampler. Ray's own ``OptunaSearch`` tells Optuna that a stopped trial is
 complete, loses its last report, leaves a failed one running for ever when its value is not a number, and repeats
-configurations; this searcher tells the truth and repeats none. The study is its only state: there is nothing to save
-beside it.
+configurations; this searcher reports the true outcome and repeats no configuration. The study is its only state, so
+there is nothing else to save.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from spaces.point import Point
 from spaces.space import Space
 
 FAILURES_IN_A_ROW = 8
-"""So many searched trials failing one after the other are the search's failure, not theirs."""
+"""If this many searched trials fail one after the other, the search itself has failed."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What all jobs of a run have in common."""
+    """Settings that all jobs of a run have in common."""
 
     data: Path
     trainer: str
@@ -48,9 +48,9 @@ class Runtime:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A point that waits for what it starts from and is judged by.
+    """A drawn point that waits for the jobs that it starts from and is judged by.
 
-    Its Optuna trial is open already, for samplers need one to draw.
+    Its Optuna trial is already open, because samplers need one to draw.
     """
 
     trial: optuna.Trial
@@ -70,7 +70,7 @@ class StudySearch(Searcher):
 
     def __init__(self, study: OpenStudy, space: Space, ledger: Ledger, fixed: Iterable[FixedJob], budget: int) -> None:
         searched, referenced = study.searched(), study.referenced()
-        # Another seed after each restart: the same one would propose the same points again, and all would be repeats.
+        # Use another seed after each restart: the same seed would propose the same points again.
         seed = int(np.random.SeedSequence([space.sampler.seed, len(searched)]).generate_state(1)[0])
         super().__init__(metric=OBJECTIVE, mode="max")
         self.space_searched = space
@@ -81,13 +81,13 @@ class StudySearch(Searcher):
         self.failed: list[Record] = []
         """Trials that failed in this run."""
         self.runtime: Runtime | None = None
-        """Common to all jobs; to be set before the first is asked for."""
+        """Settings common to all jobs; set them before the first job is asked for."""
         self.over = False
-        """Nothing is left to serve: the run has not been interrupted."""
+        """Whether nothing is left to serve; if so, the run was not interrupted."""
         self.exhausted = False
-        """Every configuration of the space has been tried."""
+        """Whether every configuration of the space has been tried."""
         self.on_ended: Callable[[Record], None] = lambda record: None
-        """Told of each trial that ended."""
+        """Called with each trial that ended."""
         self._ledger = ledger
         self._search_study = optuna.load_study(
             study_name=study.name, storage=study.storage, sampler=make_sampler(space.sampler, seed)
@@ -108,7 +108,7 @@ class StudySearch(Searcher):
         self._tried = {record.key for record in searched}
         ended = [record for record in searched if record.state in (State.COMPLETE, State.PRUNED)]
         self.finished = len(ended)
-        """Searched trials that finished or were stopped early, in this run and before."""
+        """Number of searched trials that finished or were stopped early, including earlier runs."""
         self.epochs_searched = sum(record.epochs for record in ended)
         """Epochs of those."""
         known = space.known() if budget else []
@@ -133,7 +133,7 @@ class StudySearch(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration; None while others must finish first; FINISHED at the end."""
+        """The next trial's configuration; None while other trials must finish first; FINISHED at the end."""
         if self._limit is not None and len(self.live) >= self._limit:
             return None
         live = self._next_fixed() or self._next_searched()
@@ -158,7 +158,7 @@ class StudySearch(Searcher):
             self._ledger.epoch(self.live[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna how a trial ended. The last report comes here only, where the scheduler stopped it there."""
+        """Tell Optuna how a trial ended. If the scheduler stopped it, its last report comes only here."""
         live = self.live.get(trial_id)
         if live is None:
             return
@@ -172,20 +172,20 @@ class StudySearch(Searcher):
         self.on_ended(record)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing is saved: the study is the state, and a pickle of the storage would hold its password."""
+        """Save nothing: the study is the state, and a pickle of the storage would contain its password."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Not possible, nor needed: the same launch continues from the study."""
+        """Not supported and not needed: the same launch continues from the study."""
         raise NotImplementedError("a search continues from its study, not from Tune's files")
 
     # What the scheduler and the callback add
 
     def note_error(self, trial_id: str, reason: str) -> None:
-        """Remember why a trial failed last; it counts if Tune does not retry."""
+        """Remember a trial's last failure; it counts if Tune does not retry."""
         self._noted[trial_id] = reason
 
     def note_checkpoint(self, trial_id: str, path: str) -> None:
-        """Write where a trial's newest checkpoint lies."""
+        """Write the path of a trial's newest checkpoint."""
         if trial_id in self.live:
             self._ledger.checkpoint(self.live[trial_id], path)
 
@@ -196,12 +196,12 @@ class StudySearch(Searcher):
 
     @property
     def fixed_epochs(self) -> int:
-        """Epochs of the fixed jobs that were not begun yet."""
+        """Number of epochs of the fixed jobs that have not begun."""
         return sum(job.config.epochs for job, _ in self._fixed)
 
     @property
     def idle(self) -> bool:
-        """There is nothing to run: all was done before."""
+        """Whether there is nothing to run because all was done before."""
         return not self._fixed and self.finished >= self.budget
 
     # Fixed jobs
@@ -248,7 +248,7 @@ class StudySearch(Searcher):
 
     @property
     def failing(self) -> bool:
-        """So many searched trials failed in a row that no more are tried."""
+        """Whether too many searched trials failed in a row, so that no more are tried."""
         return self._failures_in_a_row >= FAILURES_IN_A_ROW
 
     def _forget_hopeless(self) -> None:
@@ -256,7 +256,7 @@ class StudySearch(Searcher):
         self._interrupted = deque(record for record in self._interrupted if not self._needs.hopeless(point_of(record)))
 
     def _draw(self) -> _Drawn | None:
-        """A point that was not tried."""
+        """A point that has not been tried."""
         trial = self._search_study.ask()
 
         def wanted(one: Point) -> bool:
@@ -340,7 +340,7 @@ class StudySearch(Searcher):
         return Live(study, trial, work, job.key, job.kind, epochs)
 
     def _constraints(self, live: Live) -> dict[str, float] | None:
-        """How far each task lies below its STL beyond epsilon, at the epoch where the trial stands."""
+        """How far each task lies below its STL, minus epsilon, at the trial's last epoch."""
         epsilon = self.space_searched.objective.epsilon
         if epsilon is None or live.job.stage != "search" or live.error is not None or not live.epochs:
             return None
@@ -376,7 +376,7 @@ def _predecessor(job: FixedJob, records: Iterable[Record]) -> Record | None:
 
 
 def _take(waiting: deque[Any], ready: Callable[[Any], bool]) -> Any | None:
-    """Remove and return the first that is ready."""
+    """Remove and return the first item that is ready."""
     for one in waiting:
         if ready(one):
             waiting.remove(one)

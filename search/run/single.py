@@ -1,4 +1,5 @@
-"""One training as a search trains it, outside of a search: that of a trial, or of a layout in a space."""
+"""One training outside of a search, exactly as a search trains it: the training of a trial, or of a layout in a
+space."""
 
 from __future__ import annotations
 
@@ -19,23 +20,24 @@ from spaces.space import Space
 
 @dataclass(frozen=True)
 class Single:
-    """A training, and what it starts from."""
+    """A training and its start."""
 
     config: TrainConfig
     data: Path
     init: Path | None = None
-    """The checkpoint that it starts from, where there is one already."""
+    """The checkpoint that it starts from, if it already exists."""
     start: TrainConfig | None = None
-    """The training that makes that checkpoint, where there is none yet."""
+    """The training that makes this checkpoint, if it does not exist yet."""
 
 
 def like_trial(study: OpenStudy, trial: str, data: Path | None = None) -> Single:
-    """The training of a trial: with as many threads on the same kind of processor, the trial's curve to the last digit.
+    """The training of a trial. With as many threads on the same kind of CPU, it repeats the trial's curve to the last
+    digit.
 
     Args:
-        study: the trial's.
+        study: the trial's study.
         trial: its name in the leaderboard: ``12``, or ``r3`` for a reference.
-        data: where the prepared data are, if no longer where the study was launched on them.
+        data: folder of the prepared data, if they have moved since the launch.
 
     Raises:
         InputError: no such trial, or other data.
@@ -72,7 +74,7 @@ def of_space(
     Args:
         space: the space; its searched hyperparameters take the values of ``training``.
         data: prepared data.
-        layout: of as many blocks as the space's networks.
+        layout: a layout with as many blocks as the space's networks.
         weighting: one of the space's; without it the first.
         scarce_slices: N; without it the space's first.
         seed: without it, the space's.

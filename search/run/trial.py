@@ -1,7 +1,7 @@
-"""What runs inside a trial's actor: one training, reported to Ray Tune after each validation, with a checkpoint.
+"""The code inside a trial's actor: one training that reports to Ray Tune after each validation, with a checkpoint.
 
-A ``TrialJob`` is everything that the actor needs to know, as JSON in the trial's configuration. What to train next, and
-what to make of the reports, is the driver's business (``search.run.searcher``).
+A ``TrialJob`` holds everything that the actor needs, as JSON in the trial's configuration. The driver
+(``search.run.searcher``) decides what to train next and evaluates the reports.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 
 
 class Trainer(Protocol):
-    """What trains: ``train_on_prepared``, or a stand-in of a test. A module-level function, so that an actor can
-    import it."""
+    """The function that trains: ``train_on_prepared``, or a test's replacement. It is at module level, so that an actor
+    can import it."""
 
     __module__: str
     __qualname__: str
@@ -61,24 +61,25 @@ class TrialJob(Config):
     """One trial's work."""
 
     name: str
-    """Names the trial's folder: ``search-0012`` or ``reference-0003``."""
+    """Name of the trial's folder: ``search-0012`` or ``reference-0003``."""
     stage: Literal["search", "baseline", "confirm"]
     number: int
-    """Of the Optuna trial."""
+    """Number of the Optuna trial."""
     root: int
-    """Of the first in the chain of interrupted trials that this one continues; itself where there is none."""
+    """Number of the first trial in the chain of interrupted trials that this one continues; its own number if there is
+    none."""
     config: TrainConfig
     data: str
     """Folder of the prepared data, on a path that every host sees."""
     trainer: str
     """``module:function``."""
     init: str | None = None
-    """Checkpoint whose weights the training starts from."""
+    """The checkpoint whose weights the training starts from."""
     resume: str | None = None
-    """Checkpoint of an interrupted predecessor."""
+    """The checkpoint of an interrupted predecessor."""
     metric: Literal["ssim", "gain"] = "ssim"
     references: dict[str, dict[int, float]] = {}  # noqa: RUF012
-    """By task and epoch, the SSIM that the trial's is compared with: that of the STL, a mean over seeds."""
+    """By task and epoch, the STL's SSIM (a mean over seeds) with which the trial's SSIM is compared."""
     slices_at: tuple[int, ...] = ()
     """Epochs whose metrics are kept slice by slice."""
     device: str = "cpu"
@@ -94,7 +95,7 @@ def train_on_prepared(
     device: str,
     report: Callable[[EpochReport], None],
 ) -> object:
-    """``recon.training.train`` on a prepared data set; an actor that is reused opens it once."""
+    """``recon.training.train`` on a prepared data set; a reused actor opens the data once."""
     from recon.training.loop import train
 
     return train(config, _prepared(data), init=init, resume=resume, device=device, report=report)
@@ -108,7 +109,7 @@ def _prepared(path: Path) -> Any:
 
 
 def trainer_path(trainer: Trainer) -> str:
-    """``module:function``, by which an actor finds it."""
+    """``module:function``, by which an actor finds the trainer."""
     if "<" in trainer.__qualname__ or "." in trainer.__qualname__:
         raise ValueError(f"a trainer is a module-level function, which {trainer.__qualname__} is not")
     return f"{trainer.__module__}:{trainer.__qualname__}"
@@ -117,8 +118,9 @@ def trainer_path(trainer: Trainer) -> str:
 def run_trial(config: Mapping[str, str]) -> None:
     """The trainable: train ``config['job']`` and report each epoch that is validated.
 
-    A training that cannot go on whatever is tried again (a loss that is not finite, a configuration that does not fit
-    the data) reports ``error`` and ends. Anything else is raised, so that Tune retries from the last checkpoint.
+    A failure that a retry cannot mend (a loss that is not finite, a configuration that does not fit the data) is
+    reported as ``error``, and the training ends. Any other exception is raised, so that Tune retries from the last
+    checkpoint.
     """
     _load()
     import torch
@@ -161,7 +163,8 @@ def run_trial(config: Mapping[str, str]) -> None:
 
 
 def _load() -> None:
-    """Import what trains, once a worker, without looking for garbage among its million objects, then or later."""
+    """Import the trainer once per worker. Its million objects are kept out of garbage collection, during the import and
+    later."""
     if "torch" in sys.modules:
         return
     gc.disable()
@@ -174,10 +177,10 @@ def _load() -> None:
 def compare(
     metrics: Mapping[str, float], epoch: int, references: Mapping[str, Mapping[int, float]]
 ) -> dict[str, float]:
-    """The metrics of an epoch with ``gain/<task>`` and ``gain`` where references are given: SSIM above the STL's at
+    """The metrics of an epoch. If references are given, also ``gain/<task>`` and ``gain``: the SSIM minus the STL's at
     that epoch.
 
-    Raises InputError where a reference has none of that epoch: another epoch's would be another gain.
+    Raises InputError if a reference lacks that epoch, because another epoch would give another gain.
     """
     result = dict(metrics)
     for task, values in references.items():
@@ -193,14 +196,14 @@ def compare(
 
 
 def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """The epoch's metrics out of a Tune result."""
+    """The epoch's metrics from a Tune result."""
     return {
         name.removeprefix(METRICS_PREFIX): value for name, value in result.items() if name.startswith(METRICS_PREFIX)
     }
 
 
 def reset_peak_memory() -> None:
-    """Start peak memory anew, so that a trial in a reused actor does not report an earlier one's."""
+    """Reset peak memory, so that a trial in a reused actor does not report an earlier trial's peak."""
     import torch
 
     if torch.cuda.is_initialized():

@@ -1,4 +1,4 @@
-"""One run of Ray Tune over a study: trainable, searcher, scheduler, and what callbacks alone are told."""
+"""One run of Ray Tune over a study: trainable, searcher, scheduler and callbacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from spaces.space import Space
 
 TRIALS_FOLDER = "trials"
 LOOK_SECONDS = 10.0
-"""How often a run looks whether hosts have joined or left."""
+"""How often a run checks whether hosts have joined or left."""
 
 
 def run_tune(
@@ -34,7 +34,7 @@ def run_tune(
     resources: Resources,
     trainer: Trainer,
 ) -> None:
-    """Run what the searcher serves until it has nothing left."""
+    """Run the searcher's jobs until none is left."""
     cpus, gpus, concurrent = fit(resources)
     search.runtime = Runtime(facts.path, trainer_path(trainer), "cuda" if gpus else "cpu", max(1, int(cpus)))
     rungs = Rungs(space.fidelity.milestones, space.fidelity.reduction)
@@ -65,9 +65,9 @@ def _trial_name(trial: Trial) -> str:
 
 
 class Watch(tune.Callback):
-    """Carries to the searcher what Tune tells callbacks only, keeps the driver's claim alive, drives the display.
+    """Pass on to the searcher what Tune tells only callbacks, keep the driver's claim alive, and update the display.
 
-    Where nobody limits the trials side by side, their number follows the cluster's size.
+    Without a limit, the number of parallel trials follows the cluster's size.
     """
 
     def __init__(self, search: StudySearch, driver: Driver, display: Display, resources: Resources) -> None:
@@ -88,7 +88,7 @@ class Watch(tune.Callback):
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
-        """Write the new checkpoint's place, then delete the trial's last one.
+        """Write the new checkpoint's path, then delete the trial's previous checkpoint.
 
         Were Tune told to keep one (``num_to_keep``), it would write its whole state after every checkpoint.
         """

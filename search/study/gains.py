@@ -1,8 +1,8 @@
-"""Gains: how far a network lies above the STL of its tasks at its N, the mean over seeds, and how sure that mean is.
+"""Gains: a network's metric minus the STL's for each task at the same N (a mean over seeds), with its error.
 
 A network that starts from drawn weights is compared with the STL after as many epochs; one that goes on from trained
-weights with the STL at its end, for which it has had as many epochs. Which baselines a study trains is left to
-``search.run.jobs``.
+weights with the STL at its end, for which it has had as many epochs. ``search.run.jobs`` decides which baselines a
+study trains.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, values: list[float]) -> Estimate:
-        """Of one value a seed."""
+        """The estimate from one value per seed."""
         error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(fmean(values), error)
 
@@ -33,8 +33,8 @@ class Estimate(NamedTuple):
 def counting(complete: Iterable[Record]) -> list[Record]:
     """Leave out the baselines at hyperparameters that do not count.
 
-    Of the combinations that a kind was trained at, for a task and an N, the one that counts has the best mean
-    validation SSIM over its seeds, among those with the most seeds.
+    For each kind, task and N one combination counts: the one with the best mean validation SSIM over its seeds, among
+    those with the most seeds.
     """
     complete = list(complete)
     found: dict[Any, dict[str, list[float]]] = {}
@@ -50,7 +50,7 @@ class References:
     """The STL of each task and N over its seeds, at the hyperparameters that count.
 
     Args:
-        records: any; complete STL are looked for among them.
+        records: any records; the complete STL among them are used.
     """
 
     def __init__(self, records: Iterable[Record]) -> None:
@@ -68,7 +68,7 @@ class References:
         return Estimate.of(values) if values and len(values) == len(stl) else None
 
     def gains(self, record: Record, metric: Quantity = Quantity.SSIM) -> dict[str, Estimate]:
-        """A trial's metric above the STL's, for each task whose STL there is; the error is that of the STL's mean.
+        """A trial's metric minus the STL's, for each task that has an STL; the error is that of the STL's mean.
 
         An STL's own gain has no error: it is part of what it is compared with.
         """
@@ -82,7 +82,7 @@ class References:
         return found
 
     def gain(self, record: Record, metric: Quantity = Quantity.SSIM) -> Estimate | None:
-        """The mean of the gains over the trial's tasks; None where one of them has no STL."""
+        """The mean of the gains over the trial's tasks; None if one of them has no STL."""
         gains = self.gains(record, metric)
         return over_tasks(gains) if gains and set(gains) == set(record.tasks) else None
 

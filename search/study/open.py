@@ -1,4 +1,4 @@
-"""Opening a study: its two halves, its records, and what they are together.
+"""Opening a study: its two halves and its records.
 
 A study NAME in a storage is two Optuna studies: ``NAME`` (the searched trials) and ``NAME/references`` (baselines and
 confirmations: fixed configurations that no sampler should learn from).
@@ -31,18 +31,18 @@ from spaces.space import Space
 
 REFERENCES = "/references"
 FORMAT = 1
-"""Of what a study stores; raised when another version could not read it."""
+"""Version of a study's stored format; raised when older code could not read it."""
 
 
 @dataclass(frozen=True)
 class OpenStudy:
-    """A study, open for reading; its two halves as Optuna knows them."""
+    """A study that is open for reading, with its two Optuna studies."""
 
     name: str
     storage: BaseStorage
     url: str
     folder: Path
-    """Where the study's files live: checkpoints, bundle, test, report."""
+    """The folder of the study's files: checkpoints, bundle, test, report."""
 
     @cached_property
     def search(self) -> optuna.Study:
@@ -57,12 +57,12 @@ class OpenStudy:
     @property
     def attributes(self) -> dict[str, Any]:
         """What the study says of itself: ``format``, ``space``, ``space_hash``, ``data``, ``data_hash``, ``prepared``;
-        empty where its first launch died before it said so."""
+        empty if its first launch died before it wrote them."""
         return dict(self.search.user_attrs)
 
     @property
     def space(self) -> Space:
-        """The space that is searched, as it was launched last."""
+        """The searched space, as of the last launch."""
         if "space" not in self.attributes:
             raise self.half_made()
         with self._readable():
@@ -70,13 +70,13 @@ class OpenStudy:
 
     @property
     def data(self) -> Path:
-        """The prepared data that the study was launched on last."""
+        """The prepared data of the last launch."""
         if "data" not in self.attributes:
             raise self.half_made()
         return Path(self.attributes["data"])
 
     def half_made(self) -> InputError:
-        """What to raise where the study's first launch died before the study said what it is."""
+        """The error to raise if the study's first launch died before it described the study."""
         return InputError(
             f"study {self.name!r} in {shown(self.url)} is half made: its first launch ended before it began; "
             "launch it again"
@@ -95,7 +95,7 @@ class OpenStudy:
         return self._records(self.references)
 
     def record(self, name: str) -> Record:
-        """The trial of a name in the leaderboard: ``12``, or ``r3`` for a reference.
+        """The trial with this name in the leaderboard: ``12``, or ``r3`` for a reference.
 
         Raises InputError where there is none.
         """
@@ -113,14 +113,14 @@ class OpenStudy:
         return counting(complete)
 
     def _records(self, half: optuna.Study) -> list[Record]:
-        # A trial whose driver died between creating and describing it has no configuration: nothing can be said of it.
+        # A trial whose driver died between creating and describing it has no configuration, and is left out.
         trials = half.get_trials(deepcopy=False)
         with self._readable():
             return [record_of(trial) for trial in trials if "config" in trial.user_attrs]
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Turn what another version wrote otherwise into a sentence."""
+        """Turn errors from records of another version into one sentence."""
         try:
             yield
         except ValidationError as error:
@@ -139,7 +139,7 @@ def open_study(name: str, storage: str | None = None, runs_dir: str | Path = "ru
         name: the study.
         storage: an Optuna URL, or ``journal://PATH`` for a journal file; without it, the SQLite file in the study's
             folder.
-        runs_dir: where studies live, a folder each.
+        runs_dir: the folder of all studies; each study has one folder in it.
 
     Raises:
         InputError: there is no such storage or no such study in it, or it has the format of another version.
@@ -159,8 +159,8 @@ def open_study(name: str, storage: str | None = None, runs_dir: str | Path = "ru
 
 
 def check_format(study: OpenStudy) -> None:
-    """Raise InputError where a study has the format of another version."""
-    # Studies had no format before the first that has a number, and are read like it.
+    """Raise InputError if a study has the format of another version."""
+    # The oldest studies store no format number, and are read like format 1.
     found = study.attributes.get("format", FORMAT)
     if found != FORMAT:
         raise InputError(
@@ -169,7 +169,7 @@ def check_format(study: OpenStudy) -> None:
 
 
 def _names(stored: Iterable[str]) -> list[str]:
-    """The studies among the names of Optuna's, sorted."""
+    """The studies among the names of Optuna's studies, sorted."""
     return sorted(name for name in stored if not name.endswith(REFERENCES))
 
 
@@ -177,7 +177,7 @@ def studies(storage: str | None = None, runs_dir: str | Path = "runs") -> pd.Dat
     """What studies there are, in a storage or, without one, in the folders of ``runs_dir``.
 
     Returns:
-        A row for each study: ``study, trials`` (complete), ``stopped, failed, running`` (searched trials),
+        One row per study: ``study, trials`` (complete), ``stopped, failed, running`` (searched trials),
         ``references`` (complete baselines and confirmations), ``objective``, ``best`` (of complete searched trials),
         ``data``. A study that is half made has no objective.
 
@@ -204,7 +204,7 @@ def studies(storage: str | None = None, runs_dir: str | Path = "runs") -> pd.Dat
 
 def _row(study: OpenStudy) -> dict[str, Any]:
     searched = study.search.get_trials(deepcopy=False)
-    # One that was closed did not fail: it was interrupted, and goes on in another, or never had a configuration.
+    # A closed trial did not fail: it was interrupted and another continues it, or it never had a configuration.
     count = Counter(trial.state for trial in searched if "closed" not in trial.user_attrs)
     names = optuna.get_all_study_names(study.storage)
     references = study.references.get_trials(deepcopy=False) if study.name + REFERENCES in names else []

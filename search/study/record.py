@@ -1,6 +1,6 @@
-"""Records: what a study says of each trial, as typed values; readers work while a search writes.
+"""Records: each trial of a study as typed values. Reading works while a search writes.
 
-Who writes, and when, is left to ``search.run.ledger``.
+``search.run.ledger`` writes them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SLICES_ATTRIBUTE = "slices/"
 
 
 class State(StrEnum):
-    """How a trial stands. Names and meanings are Optuna's."""
+    """The state of a trial. Names and meanings are Optuna's."""
 
     RUNNING = "running"
     COMPLETE = "complete"
     PRUNED = "pruned"
-    """Stopped early at a rung; its values up to there are real."""
+    """Stopped early at a rung; its values up to there are valid."""
     FAIL = "fail"
-    """Raised, was not finite, or was interrupted (then ``closed`` says so)."""
+    """It raised an error, had a value that was not finite, or was interrupted (then ``closed`` says so)."""
 
 
 _STATES = {
@@ -46,10 +46,10 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Record:
-    """One trial, whole, as the storage has it."""
+    """One whole trial, as stored."""
 
     number: int
-    """The number in its Optuna study; see ``name`` for one that is unique in both."""
+    """The number in its Optuna study; ``name`` is unique in both studies."""
     state: State
     kind: Kind
     stage: Stage
@@ -59,15 +59,15 @@ class Record:
     scarce_slices: int | None
     """N: training slices of the scarce task that the trial, or what it starts from, sees; else None."""
     slices: dict[str, int]
-    """Training slices of each task that the trial sees."""
+    """Number of training slices of each task that the trial sees."""
     seed: int
     config: TrainConfig
     history: dict[int, dict[str, float]]
     """The metrics by epoch, ascending, as ``recon.training.loop`` reports them (and ``gain`` where it is the
-    objective). Epochs that were not validated are not there: look one up, never count."""
+    objective). Epochs without validation are missing, so look an epoch up; never count entries."""
     value: float | None
-    """The objective at the last epoch; for a stopped trial, where it was stopped; None while running and for a failed
-    one."""
+    """The objective at the last epoch, or at the epoch where the trial was stopped; None for a running or failed
+    trial."""
     values: dict[int, float]
     """The objective by epoch."""
     constraints: dict[str, float]
@@ -79,16 +79,17 @@ class Record:
     checkpoint: str | None
     """The newest checkpoint's folder."""
     checkpoint_epoch: int
-    """The epoch that it was written after; 0 without one."""
+    """The epoch after which the checkpoint was written; 0 without a checkpoint."""
     data_hash: str
     code_version: str
     error: str | None
     continues: int | None
-    """The number of the interrupted trial whose checkpoint this one went on from."""
+    """The number of the interrupted trial whose checkpoint this trial resumed."""
     closed: str | None
     """Why the trial was closed without finishing, such as ``interrupted``."""
     key: str
-    """Names the configuration within the study: equal keys are the same work (for references, with the same seed)."""
+    """Identifies the configuration within the study. Equal keys are the same work (for references, with the same
+    seed)."""
     packed_slices: dict[int, str] = field(repr=False)
     """By epoch, what ``slice_metrics`` reads."""
 
@@ -99,7 +100,7 @@ class Record:
 
     @property
     def configuration(self) -> str:
-        """The key without its seed: what a mean over seeds is of."""
+        """The key without its seed: trials with equal keys form one mean over seeds."""
         return self.key.rsplit("/seed=", 1)[0]
 
     @property
@@ -109,7 +110,7 @@ class Record:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics of the last epoch; empty where none was finished."""
+        """The metrics of the last epoch; empty if none was finished."""
         return self.history.get(self.epochs, {})
 
     def slice_metrics(self, epoch: int | None = None) -> pd.DataFrame:

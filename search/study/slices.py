@@ -1,6 +1,6 @@
-"""Metrics slice by slice as a study keeps them: one line of text an epoch, which nobody parses who does not ask.
+"""Metrics of each slice, as a study stores them: one line of text per epoch, which is parsed only on request.
 
-A table of all trials reads every attribute of every trial, so the text is stored as text: to a storage's reader it is
+A table of all trials reads every attribute of every trial. So the metrics are stored as text: for the storage they are
 one string, however many slices there are.
 """
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 COLUMNS = ("task", "slice_id", "ssim", "psnr", "nrmse")
 DIGITS = 6
-"""Significant digits that are kept: more than single precision and rounding leave true."""
+"""Significant digits that are kept: more than are exact in single precision."""
 
 
 def packed(slices: SliceMetrics) -> str:
-    """``{task: {slice_id: [...], ssim: [...], psnr: [...], nrmse: [...]}}`` as compact JSON, about 30 bytes a slice."""
+    """``{task: {slice_id: [...], ssim: [...], psnr: [...], nrmse: [...]}}`` as compact JSON, about 30 bytes per
+    slice."""
     rounded = {
         task: {
             name: [one if isinstance(one, int) else float(f"{one:.{DIGITS}g}") for one in values]
@@ -32,6 +33,6 @@ def packed(slices: SliceMetrics) -> str:
 
 
 def unpacked(text: str) -> pd.DataFrame:
-    """The table of a packed text: ``COLUMNS``, a row a slice, in the order of the validation."""
+    """The table of a packed text: ``COLUMNS``, one row per slice, in the order of the validation."""
     parts = [pd.DataFrame(columns).assign(task=task) for task, columns in json.loads(text).items()]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]

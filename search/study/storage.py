@@ -1,6 +1,6 @@
 """Where studies are stored: any Optuna storage, by default an SQLite file in the study's folder.
 
-What a study's records say is left to ``search.study.record``.
+``search.study.record`` defines a study's records.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BUSY_SECONDS = 60.0
 
 
 def study_folder(name: str, runs_dir: Path) -> Path:
-    """``runs/NAME``, for a name that can be a folder's.
+    """``runs/NAME``, if the name can be a folder's name.
 
     Raises InputError for any other name.
     """
@@ -73,7 +73,7 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
         # that all who have the file open share; on a network's file system readers and the search take turns instead.
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
-        # Each commit would wait for the disk, seventy times a trial. With write-ahead logging this mode loses nothing
+        # Each commit would wait for the disk, seventy times per trial. With write-ahead logging this mode loses nothing
         # when a process dies; when the power fails, at most the last commits, and the file stays whole.
         sqlalchemy.event.listen(storage.engine, "connect", _wait_for_the_disk_at_checkpoints_only)
         storage.engine.dispose()  # connections that were opened before
@@ -85,7 +85,7 @@ def _wait_for_the_disk_at_checkpoints_only(connection: Any, record: object) -> N
 
 
 def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
-    """The type of the file system that holds a path, such as ``ext4``; None where the system does not tell."""
+    """The type of the file system that holds a path, such as ``ext4``; None if the system does not tell."""
     if not mounts.is_file():
         return None
     target = Path(path).resolve()

@@ -1,7 +1,7 @@
-"""Raw k-space readers: one module a format, chosen by what a file holds and not by its name.
+"""Raw k-space readers: one module per format, chosen by the content of a file and not by its name.
 
 A module of this package with ``FORMAT``, ``SUFFIXES``, ``recognises(path)`` and ``read(path, hints)`` is a reader: a
-new format is one new file. A format of several files a volume adds ``stands_for(path)``.
+new format is one new file. A format with several files per volume adds ``stands_for(path)``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Hints", "RawVolume", "Reader", "hints_for", "open_reader", "read_vol
 
 
 class Reader(Protocol):
-    """What a module of this package offers to be a reader."""
+    """The interface of a reader module in this package."""
 
     FORMAT: str
     """Name of the format, as provenance records it."""
@@ -52,13 +52,14 @@ def suffixes() -> frozenset[str]:
 
 
 def volumes(files: Iterable[Path]) -> list[Path]:
-    """Of files with known endings, those that stand for a volume, each once: of several that make up one, the first."""
+    """The files that stand for a volume, among files with known endings. Of several files of one volume, it is the
+    first."""
     found: dict[Path, None] = {}
     for file in files:
         one: Path | None = file
         for reader in readers():
             if file.suffix.lower() in reader.SUFFIXES:
-                # Only formats of several files a volume have it.
+                # Only formats with several files per volume have it.
                 one = getattr(reader, "stands_for", Path)(file)
         if one is not None:
             found.setdefault(one)

@@ -1,9 +1,9 @@
 """The noise that a simulator added to a volume: how it was drawn, so that it can be drawn again and taken away.
 
-So a simulated volume knows its noise-free self. Storing that self as k-space would double each file. Simulating it
-anew without noise would need the simulator's version and arguments, and minutes. The noise alone is drawn from a few
-integers and the Cholesky factor of the coils' covariance: some kilobytes of JSON, which lie inside the file or its
-hints, and so move and are renamed with it. Subtracting it is exact to the rounding of single precision.
+With it, the noise-free version of a simulated volume is known. Storing it as k-space would double each file.
+Simulating it anew without noise would need the simulator's version and arguments, and minutes. The noise alone is drawn
+from a few integers and the Cholesky factor of the coils' covariance: some kilobytes of JSON, which lie inside the file
+or its hints, and so move and are renamed with it. Subtracting it is exact to the rounding of single precision.
 
 Two things could make it silently wrong, and both are noticed: samples that were changed since (their hash is stored),
 and another stream of random numbers, which NumPy does not promise to keep between versions (a sum is stored).

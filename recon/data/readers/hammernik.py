@@ -1,4 +1,5 @@
-"""Reads the knee data of Hammernik et al. 2018 (Magn Reson Med 79:3055-3071): a folder a patient, a file a slice.
+"""Reads the knee data of Hammernik et al. 2018 (Magn Reson Med 79:3055-3071): one folder per patient, one file per
+slice.
 
 ``rawdata<i>.mat`` holds ``rawdata`` (readout, phase encoding, coils) and sometimes ``padlength_left`` and
 ``padlength_right``; ``espirit<i>.mat`` holds ``sensitivities`` of the same shape. Both in MATLAB's format 5 or 7.3.

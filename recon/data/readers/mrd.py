@@ -1,9 +1,9 @@
 """Reads ISMRMRD HDF5 (Inati et al. 2017, Magn Reson Med 77:411-421): 2-D Cartesian multislice raw data.
 
-As mridata.org serves it, and as the converters of the vendors' formats write it. The heads of all readouts are read at
-once, the samples slice by slice. What a readout is for stands in its flags: noise scans are kept for prewhitening,
-navigators, phase correction, calibration alone and the like are left aside, readouts of the other direction are turned
-round, averages are averaged.
+mridata.org serves this format, and the converters of the vendors' formats write it. The heads of all readouts are read
+at once, the samples slice by slice. A readout's flags say what it is for. Noise scans are kept for prewhitening.
+Navigators, phase correction, readouts for calibration alone and the like are skipped. Readouts of the reverse direction
+are reversed, and averages are averaged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_READOUTS = 2**23
 CHUNK = 4096
 """Heads read at once."""
 NOISE_SAMPLES = 2**20
-"""Samples a coil that a noise covariance is estimated from, at most."""
+"""The most samples per coil from which a noise covariance is estimated."""
 
 _NOT_THE_IMAGE = (
     ismrmrd.ACQ_IS_NOISE_MEASUREMENT,
@@ -101,7 +101,7 @@ def read(path: Path, hints: Hints) -> RawVolume:
     as padding. Slices come in the order of their positions along the slice direction.
 
     Raises:
-        InputError: not two-dimensional Cartesian, more than one image a slice, lines missing from a slice, or a
+        InputError: not two-dimensional Cartesian, more than one image per slice, lines missing from a slice, or a
             field that does not fit; names the file.
     """
     with parsing(path), h5py.File(path, "r") as file:

@@ -125,7 +125,7 @@ class RawVolume:
 
 
 def check_shape(path: Path, shape: tuple[int, ...]) -> None:
-    """Refuse a slice of (coils, rows, columns) that is empty, or larger than any scanner's."""
+    """Raise InputError for a slice of (coils, rows, columns) that is empty, or larger than any scanner's."""
     if min(shape) < 1:
         raise InputError(f"{path}: k-space is empty, a slice of it is {_times(shape)}")
     if 8 * int(np.prod(shape, dtype=object)) > SLICE_BYTES:
@@ -155,9 +155,10 @@ class SamplesHash:
 
 @contextlib.contextmanager
 def parsing(path: Path, what: str = "it cannot be read") -> Iterator[None]:
-    """Around calls of a library that parses a foreign file: whatever it raises becomes a sentence that names the file.
+    """A context for calls of a library that parses a foreign file: any exception becomes a sentence that names the
+    file.
 
-    Such libraries raise nearly anything for a damaged file, so nothing else than their calls stands inside.
+    Such libraries raise nearly anything for a damaged file, so put only their calls inside.
     """
     try:
         yield

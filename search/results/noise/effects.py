@@ -1,4 +1,4 @@
-"""What kinds of blocks do, from searched trials of one seed, some of them stopped at a rung."""
+"""The effects of the kinds of blocks, from searched trials of one seed, some of them stopped at a rung."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REGIONS = 2
 Neighbouring blocks are mostly of one kind, so a few dozen trials cannot tell twelve positions from each other; and
 parts that do not depend on the trials let two studies be compared."""
 ENOUGH = 0.8
-"""Of the searched trials must have reached an epoch that they are judged at."""
+"""The share of the searched trials that must have reached the epoch at which they are judged."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Effect:
 
 
 def effects(trials: pd.DataFrame, milestones: Sequence[int] = (), at: int | None = None) -> list[Effect]:
-    """What kinds of blocks do, by a linear model over searched trials that uses the stopped ones too.
+    """The effects of the kinds of blocks, by a linear model over searched trials that also uses the stopped ones.
 
     Columns of the model: for each half of the network the part of its blocks that are private (Y or V); half of V's
     minus half of Y's part of all blocks; one for each weighting but the first; and, held but not reported, a level for
@@ -68,13 +68,13 @@ def effects(trials: pd.DataFrame, milestones: Sequence[int] = (), at: int | None
     Left as it is: a sampler that learns tries more of what went well, which makes errors uneven but favours no kind.
 
     Args:
-        trials: a row a trial and epoch: ``trial, layout, epoch, value`` and, where they vary, ``weighting, init,
+        trials: one row per trial and epoch: ``trial, layout, epoch, value`` and, where they vary, ``weighting, init,
             scarce_slices`` and hyperparameters by dotted name. Values of one seed.
         milestones: epochs of the rungs; the last epoch of the table is the end.
         at: a rung or the end; without it, that of ``judged_at``.
 
     Returns:
-        One for each contrast, those that the trials cannot tell (NaN) included.
+        One effect per contrast, including contrasts that the trials cannot tell (NaN).
 
     Raises InputError where too few trials reached that epoch for the model.
     """
@@ -118,7 +118,7 @@ def block_effects(trials: pd.DataFrame, milestones: Sequence[int] = ()) -> list[
 
 
 def _stages(trials: pd.DataFrame, milestones: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """-> what each trial is (a row a trial), and its values at rungs and end (NaN beyond where it stopped)."""
+    """-> the trials' properties (one row per trial), and their values at rungs and end (NaN after a trial stopped)."""
     if trials.empty:
         raise InputError("there are no searched trials")
     last = int(trials["epoch"].max())
@@ -251,7 +251,8 @@ def _holm(found: Sequence[Effect]) -> list[Effect]:
 
 
 def effects_table(found: Iterable[Effect]) -> pd.DataFrame:
-    """A row a contrast: ``contrast, effect, error, p, corrected, trials, having``; corrected is p by Holm's method."""
+    """One row per contrast: ``contrast, effect, error, p, corrected, trials, having``; corrected is p by Holm's
+    method."""
     return pd.DataFrame(
         [
             {

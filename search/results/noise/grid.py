@@ -1,4 +1,4 @@
-"""Layouts × seeds: how much of a score is layout and how much chance."""
+"""Layouts × seeds: how much of a score is due to the layout, and how much to chance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recon.errors import InputError
 
 Array = np.ndarray[Any, Any]
 LEVEL = 0.05
-"""Of every verdict: the probability that it names a difference where there is none."""
+"""The level of every verdict: the probability that it names a difference where there is none."""
 POWER = 0.8
 MEAN = "mean of tasks"
 """The objective's name among the tasks."""
@@ -27,7 +27,7 @@ class Grid:
     """Trainings of configurations × seeds, balanced."""
 
     names: tuple[str, ...]
-    """Of the configurations."""
+    """The layouts of the configurations."""
     layouts: tuple[str, ...]
     """Of the same."""
     seeds: tuple[int, ...]
@@ -51,8 +51,8 @@ def grid(table: pd.DataFrame, task: str | None = None) -> Grid:
     configuration or seed that lacks the largest part is left out, until all is there.
 
     Args:
-        table: a row a value: ``layout, seed, epoch, task, value``, and ``configuration`` where a layout has several (of
-            its weighting, say). Rows that agree in these (slices of one validation) are averaged.
+        table: one row per value: ``layout, seed, epoch, task, value``, and ``configuration`` where a layout has several
+            (of its weighting, say). Rows that agree in these (slices of one validation) are averaged.
         task: whose values; without it the mean over all tasks.
 
     Raises InputError where fewer than two configurations or two seeds are left.
@@ -102,7 +102,7 @@ def grid(table: pd.DataFrame, task: str | None = None) -> Grid:
 
 @dataclass(frozen=True)
 class Components:
-    """The additive two-way model of one value for each layout and seed (one observation a cell)."""
+    """The additive two-way model of one value for each layout and seed (one observation per cell)."""
 
     layout: float
     """Standard deviation of the layouts' effect, the variance component: √max(0, (MS_layout − MS_residual) / seeds)."""
@@ -204,7 +204,7 @@ def rank_correlation(values: Array, end: Array) -> float:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """A row for the mean of the tasks, and one for each task.
+    """One row for the mean of the tasks, and one row per task.
 
     Columns: ``value`` (whose), ``layouts, seeds``, then of ``Components`` ``layout, spread, seed_effect, residual, F,
     p``, then ``tau`` (of one run with the other seeds' truth), ``seeds_needed`` (best from median layout; missing where

@@ -32,7 +32,7 @@ class Difference:
     """One group of configurations over another."""
 
     upper: tuple[int, ...]
-    """Places in the grid."""
+    """Indices of the group's configurations in the grid."""
     lower: tuple[int, ...]
     estimate: float
     """Mean of the upper minus mean of the lower."""
@@ -100,7 +100,8 @@ def groups(values: Array, level: float = LEVEL) -> list[tuple[int, ...]]:
 
 
 def group_table(table: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
-    """A row a configuration, best first: ``configuration, mean, error, group`` and, of several tasks, the mean of each.
+    """One row per configuration, best first: ``configuration, mean, error, group`` and, with several tasks, each task's
+    mean.
 
     ``group`` is a letter; layouts of different letters can be told apart. ``error`` is that of a mean against another
     seed-matched one, √(MS_residual / seeds).

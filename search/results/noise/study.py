@@ -1,4 +1,4 @@
-"""How much of what a trial says is its layout, and how much is chance: layouts × seeds, and searched trials.
+"""How much of a trial's score is due to its layout, and how much to chance: layouts × seeds, and searched trials.
 
 Two kinds of evidence, and a verdict in plain sentences for each:
 
@@ -33,7 +33,7 @@ from search.results.noise.words import rounded, shown
 
 
 def seeds_table(study: OpenStudy) -> pd.DataFrame:
-    """The complete multi-task trainings over seeds (grid and confirmations) of a study, a row a task and epoch.
+    """The complete multi-task trainings over seeds (grid and confirmations) of a study, one row per task and epoch.
 
     Columns: those that ``grid`` takes, ``configuration``, and ``scarce_slices`` (N; -1 where there is none): values of
     different N are not compared. Values are SSIM; at one N and seed a gain differs from it by a constant.
@@ -65,8 +65,8 @@ def seeds_table(study: OpenStudy) -> pd.DataFrame:
 
 
 def trials_table(study: OpenStudy) -> pd.DataFrame:
-    """The searched trials of a study that ended or were stopped early, a row a task (``MEAN`` too) and epoch, as
-    ``trials_verdict`` takes them; values are of the space's objective."""
+    """The searched trials of a study that ended or were stopped early, as ``trials_verdict`` takes them: one row per
+    task (and ``MEAN``) and epoch. Values are of the space's objective."""
     from search.study.record import State
 
     metric = study.space.objective.metric
@@ -99,7 +99,7 @@ class StudyNoise:
     """As ``trials_verdict`` takes them; None where they are too few."""
     milestones: tuple[int, ...]
     missing: tuple[str, ...]
-    """Why one or the other is not there."""
+    """Why one or the other is missing."""
 
     @property
     def by_task(self) -> dict[str, pd.DataFrame]:

@@ -18,7 +18,7 @@ def short(number: float, digits: int = 4) -> str:
 
 
 def amount(estimate: float, error: float | None = None) -> str:
-    """«+.0043 ± .0005»; as many digits as the error has need of, four at least."""
+    """«+.0043 ± .0005»; with as many digits as the error needs, at least four."""
     digits = 4 if not error else min(8, max(4, math.ceil(-math.log10(error))))
     text = short(abs(estimate), digits)
     text = ("−" if estimate < 0 else "+") + text
