@@ -13,7 +13,7 @@ import typer
 from recon.config import MasksConfig
 from recon.data.options import PrepareOptions
 from search.cli.app import app
-from search.cli.fields import Offered, changed, flags_of, offering, validated
+from search.cli.fields import Offered, changed, offering, validated
 from search.cli.options import Address, Axes, axis_names, named_glob
 from search.cli.talk import bar, talk
 
@@ -127,7 +127,7 @@ def prepare(
         changes["hints.axes"] = axis_names(axes)
     if task:
         changes["tasks"] = dict(named_glob(text) for text in task)
-    flags = dict(flags_of(PREPARE_FIELDS)) | {"hints.axes": "--axes", "tasks": "--task"}
+    flags = {one.name: one.flag for one in PREPARE_FIELDS} | {"hints.axes": "--axes", "tasks": "--task"}
     options = validated(PrepareOptions, changed({}, changes), flags)
 
     from recon.data.prepare import prepare as run

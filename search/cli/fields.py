@@ -10,7 +10,7 @@ import difflib
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -71,13 +71,8 @@ def _option(model: type[BaseModel], offered: Offered) -> inspect.Parameter:
     # One sentence serves a command line; the reference of fields has the rest.
     text = " ".join((field.description or "").replace("``", "").split()).split(". ")[0].rstrip(".") + "."
     # The option's own default is None, which tells a field that was given from one that was not.
-    text += (
-        ""
-        if default is None
-        else f"  [default: {default:g}]"
-        if isinstance(default, float)
-        else f"  [default: {default}]"
-    )
+    if default is not None:
+        text += f"  [default: {default:g}]" if isinstance(default, float) else f"  [default: {default}]"
     flag = f"{offered.flag}/--no-{offered.flag.removeprefix('--')}" if kind is bool else offered.flag
     option = typer.Option(flag, help=text, show_default=False)
     return inspect.Parameter(
@@ -186,9 +181,3 @@ def validated(model: type[Model], content: Mapping[str, Any], flags: Mapping[str
             said = f"is no field of a training; {hint}"
         flag = flags.get(next((one for one in flags if name == one or name.startswith((f"{one}[", f"{one}."))), ""))
         raise InputError(said_of(flag or name, said)) from error
-
-
-def flags_of(fields: tuple[Offered, ...]) -> Iterator[tuple[str, str]]:
-    """The option of each field that a command offers."""
-    for one in fields:
-        yield one.name, one.flag

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
-from pydantic import BaseModel, ValidationError
 
-from recon.errors import InputError, complaint, said_of
+from recon.errors import InputError
 
-Model = TypeVar("Model", bound=BaseModel)
 RUNS = Path("runs")
 
 
@@ -35,13 +33,12 @@ RunsDir = Annotated[
 Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1 …")]
 
 
-def use_threads(threads: int) -> int:
+def use_threads(threads: int) -> None:
     """Set PyTorch's number of threads from here on. Its default of one per core takes two to three times as long if
     other work runs on the machine."""
     import torch
 
     torch.set_num_threads(threads)
-    return threads
 
 
 Threads = Annotated[
@@ -91,14 +88,3 @@ def named_count(text: str) -> tuple[str, int]:
     if not (name and sign and count.isdecimal()):
         raise InputError(f"--slices {text!r} is not TASK=N, such as PDw-FS=32")
     return name, int(count)
-
-
-def options_of(model: type[Model], **values: Any) -> Model:
-    """A configuration from options; what does not fit is one sentence that names the option."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        # An option that is given more than once has the singular of its field's name.
-        name = str(*first["loc"][:1]).replace("_", "-").replace("accelerations", "acceleration")
-        raise InputError(said_of(f"--{name}" if name else "", complaint(first))) from error

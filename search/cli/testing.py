@@ -16,7 +16,8 @@ from recon.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 from search.cli.app import app, complain
-from search.cli.options import RUNS, Axes, Device, RunsDir, Storage, Threads, axis_names, options_of, use_threads
+from search.cli.fields import validated
+from search.cli.options import RUNS, Axes, Device, RunsDir, Storage, Threads, axis_names, use_threads
 from search.cli.talk import bar, stages, talk
 
 
@@ -126,7 +127,9 @@ def reconstruct(
     options = loaded.prepare_options
     named = axis_names(axes)
     if named or oversampling != 1.0:
-        options = options.model_copy(update={"hints": options_of(Hints, axes=named, oversampling=oversampling)})
+        hints = {"axes": named, "oversampling": oversampling}
+        hints_given = validated(Hints, hints, {name: f"--{name}" for name in hints})
+        options = options.model_copy(update={"hints": hints_given})
     files = [source.path for source in find(raw)]
     if len(files) > 1 and (out.is_file() or out.suffix):
         raise InputError(f"--out {out} is one file, and there are {len(files)} to reconstruct; give a folder")

@@ -12,7 +12,7 @@ from recon.config import TrainConfig
 from recon.errors import InputError
 from recon.evaluation.definitions import Quantity
 from search.cli.app import app, complain
-from search.cli.fields import Offered, changed, file_of_fields, flags_of, merged, offering, settings, validated
+from search.cli.fields import Offered, changed, file_of_fields, merged, offering, settings, validated
 from search.cli.options import RUNS, Device, RunsDir, Storage, Threads, named_count, use_threads
 from search.cli.talk import bar, talk
 
@@ -99,7 +99,7 @@ def train(
         raise InputError("--space and --like exclude each other: each says what is trained")
     if scarce_slices is not None and space is None:
         raise InputError("--n goes with --space; --slices TASK=N cuts a task otherwise")
-    flags = {name: flag for name, flag in flags_of(FIELDS) if name in fields}
+    flags = {one.name: one.flag for one in FIELDS if one.name in fields}
     changes: dict[str, Any] = dict(fields)
     if task:
         changes["tasks"] = list(task)

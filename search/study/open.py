@@ -63,17 +63,20 @@ class OpenStudy:
     @property
     def space(self) -> Space:
         """The searched space, as of the last launch."""
-        if "space" not in self.attributes:
-            raise self.half_made()
+        stored = self._attribute("space")
         with self._readable():
-            return stored_space(self.attributes["space"])
+            return stored_space(stored)
 
     @property
     def data(self) -> Path:
         """The prepared data of the last launch."""
-        if "data" not in self.attributes:
+        return Path(self._attribute("data"))
+
+    def _attribute(self, name: str) -> Any:
+        found = self.attributes.get(name)
+        if found is None:
             raise self.half_made()
-        return Path(self.attributes["data"])
+        return found
 
     def half_made(self) -> InputError:
         """The error to raise if the study's first launch died before it described the study."""
@@ -184,32 +187,33 @@ def studies(storage: str | None = None, runs_dir: str | Path = "runs") -> pd.Dat
     Raises:
         InputError: there is no such storage or folder.
     """
+    folder = Path(runs_dir)
     if storage is not None:
-        url = storage
-        found = [(name, url) for name in _names(optuna.get_all_study_names(open_storage(url)))]
+        urls = [storage]
+    elif folder.is_dir():
+        urls = [f"sqlite:///{path.resolve()}" for path in sorted(folder.glob("*/study.db"))]
     else:
-        folder = Path(runs_dir)
-        if not folder.is_dir():
-            raise InputError(f"there is no folder {folder}; --runs-dir says where studies live")
-        found = [
-            (name, url)
-            for path in sorted(folder.glob("*/study.db"))
-            for url in [f"sqlite:///{path.resolve()}"]
-            for name in _names(optuna.get_all_study_names(open_storage(url)))
+        raise InputError(f"there is no folder {folder}; --runs-dir says where studies live")
+    rows = []
+    for url in urls:
+        opened = open_storage(url)
+        stored = optuna.get_all_study_names(opened)
+        rows += [
+            _row(OpenStudy(name, opened, url, folder / name), name + REFERENCES in stored) for name in _names(stored)
         ]
-    rows = [_row(OpenStudy(name, open_storage(url), url, Path(runs_dir) / name)) for name, url in found]
     columns = ["study", "trials", "stopped", "failed", "running", "references", "objective", "best", "data"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _row(study: OpenStudy) -> dict[str, Any]:
+def _row(study: OpenStudy, whole: bool) -> dict[str, Any]:
+    """The line of a study; ``whole``: it has both of its halves."""
     searched = study.search.get_trials(deepcopy=False)
     # A closed trial did not fail: it was interrupted and another continues it, or it never had a configuration.
     count = Counter(trial.state for trial in searched if "closed" not in trial.user_attrs)
-    names = optuna.get_all_study_names(study.storage)
-    references = study.references.get_trials(deepcopy=False) if study.name + REFERENCES in names else []
+    references = study.references.get_trials(deepcopy=False) if whole else []
     values = [trial.value for trial in searched if trial.state is TrialState.COMPLETE and trial.value is not None]
-    space = study.attributes.get("space", {})
+    attributes = study.attributes
+    space = attributes.get("space", {})
     return {
         "study": study.name,
         "trials": count[TrialState.COMPLETE],
@@ -219,7 +223,7 @@ def _row(study: OpenStudy) -> dict[str, Any]:
         "references": sum(trial.state is TrialState.COMPLETE for trial in references),
         "objective": space.get("objective", {}).get("metric"),
         "best": max(values, default=None),
-        "data": study.attributes.get("data"),
+        "data": attributes.get("data"),
     }
 
 
