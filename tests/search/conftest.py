@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import ray
 
+from search import cli
 from search.run.cluster import _ENVIRONMENT
 from search.run.facts import DataFacts
 from spaces.reading import parse_space
@@ -59,6 +61,30 @@ def steer(folder: Path, **behaviour: dict) -> None:
     (folder / "steer.json").write_text(
         json.dumps({"*" if name == "every" else name: what for name, what in named.items()})
     )
+
+
+@pytest.fixture
+def plain_environment(monkeypatch, tmp_path):
+    """A folder of its own, and no settings that the tests' own user has."""
+    for name in ("SPLITPOINT_RUNS", "SPLITPOINT_STORAGE", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def splitpoint(monkeypatch, capsys):
+    """Run a command in this process: -> (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["splitpoint", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

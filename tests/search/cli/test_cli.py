@@ -25,36 +25,13 @@ from tests.conftest import without_truth
 from tests.search.boards import confirmed_study, opened
 from tests.search.conftest import SPACE
 
+pytestmark = pytest.mark.usefixtures("plain_environment")
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
     "simulate", "prepare", "inspect", "train", "launch", "confirm", "studies", "leaderboard", "noise", "export",
     "report", "test", "reconstruct",
 )  # fmt: skip
 TINY = ("--channels", "2", "--pools", "1", "--epochs", "1", "--batch-size", "6", "--acceleration", "3")
-
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch, tmp_path):
-    """A folder of its own, and no settings that the tests' own user has."""
-    for name in ("SPLITPOINT_RUNS", "SPLITPOINT_STORAGE", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def splitpoint(monkeypatch, capsys):
-    """Run a command in this process: -> (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["splitpoint", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.training.checkpoint import load_checkpoint, load_network
 from recon.training.loop import train
-from search import cli
 from search.run.cluster import Resources
 from search.run.launch import launch
 from search.run.single import Single, like_trial, of_space
@@ -49,31 +48,12 @@ def space(init: str, kinds: str = ""):
 
 
 @pytest.fixture(autouse=True)
-def plain_environment(monkeypatch, tmp_path):
-    """A folder of its own, one thread, and no settings that the tests' own user has."""
-    for name in ("SPLITPOINT_RUNS", "SPLITPOINT_STORAGE", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.chdir(tmp_path)
+def one_thread(plain_environment):
+    """Computed with one thread, as trials are."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def splitpoint(monkeypatch, capsys):
-    """Run a command in this process: -> (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["splitpoint", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

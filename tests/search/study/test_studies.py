@@ -2,14 +2,12 @@
 
 import io
 import json
-import sys
 
 import pandas as pd
 import pytest
 
 from recon.errors import InputError
 from recon.version import code_version
-from search import cli
 from search.cli.options import study_names
 from search.run.launch import launch
 from search.study.open import FORMAT, create_study, open_study, studies
@@ -19,26 +17,7 @@ from tests.search.conftest import facts, listed, steer
 COLUMNS = ["study", "trials", "stopped", "failed", "running", "references", "objective", "best", "data"]
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch, tmp_path):
-    for name in ("SPLITPOINT_RUNS", "SPLITPOINT_STORAGE", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def splitpoint(monkeypatch, capsys):
-    """Run a command in this process: -> (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["splitpoint", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return run
+pytestmark = pytest.mark.usefixtures("plain_environment")
 
 
 @pytest.fixture(scope="module")
