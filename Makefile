@@ -39,7 +39,7 @@ $(RAW)/complete: $(VENV)/installed
 	$(SPLITPOINT) simulate $(RAW) --train 14 --val 12 --test 20 --matrix 56 --slices 2 --coils 4 --snr 20
 	touch $@
 
-quickstart: $(RAW)/complete  ## simulated knees to a tested bundle; 9 to 14 minutes on two cores
+quickstart: $(RAW)/complete  ## simulated knees to a tested bundle; 9 to 15 minutes on two cores
 	$(SPLITPOINT) prepare $(RAW) --out $(PREPARED)
 	$(SPLITPOINT) inspect $(PREPARED) --space spaces/quickstart.yaml --out $(QUICK)/contact_sheet.png
 	$(SPLITPOINT) launch spaces/quickstart.yaml --data $(PREPARED) --study quickstart

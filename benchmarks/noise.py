@@ -156,7 +156,7 @@ def unseen(network: UnrolledNetwork, data: PreparedData, config: TrainConfig) ->
         for task in config.tasks:
             for number in data.subset(task) + data.subset(task, split="val"):
                 piece = data.read(number)
-                mask = fixed(config.masks.val, piece.row.columns, (piece.row.pad_left, piece.row.pad_right))
+                mask = fixed(config.masks.val, piece.row.shape, piece.row.padding)
                 yield slice_batch(piece, mask, task)
 
     return validate(network, batches()).slices

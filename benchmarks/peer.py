@@ -147,9 +147,9 @@ def method(network: FastMRIChain) -> Method:
 
     def reconstruct(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
         kspace, maps, _ = scaled(piece)
-        columns = torch.from_numpy(mask.columns)[None, None, None, :]
+        kept = torch.from_numpy(np.array(np.atleast_2d(mask.kept)))[None, None]
         with torch.no_grad():
-            return apply(network, kspace[None], columns, maps[None])[0].numpy() * piece.row.scale
+            return apply(network, kspace[None], kept, maps[None])[0].numpy() * piece.row.scale
 
     return reconstruct
 

@@ -93,7 +93,7 @@ def problem(size: Size) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     maps = torch.randn(batch, coils, rows, columns, generator=generator, dtype=torch.complex64)
     maps /= maps.abs().square().sum(1, keepdim=True).sqrt()
     target = torch.randn(batch, rows, columns, generator=generator, dtype=torch.complex64)
-    keep = torch.from_numpy(fixed(MaskConfig(), columns).columns).expand(batch, 1, 1, columns)
+    keep = torch.from_numpy(fixed(MaskConfig(), (rows, columns)).kept.copy()).expand(batch, 1, 1, columns)
     return fft(maps * target[:, None]) * keep, maps, keep, target
 
 

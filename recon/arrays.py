@@ -6,6 +6,7 @@ raw files, with their headers, noise scans and oversampling.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon.data.volume_file import magnitude_of
 from recon.errors import InputError
 from recon.network.unrolled import UnrolledNetwork
 from recon.physics.coils import sense_combine
@@ -35,6 +37,7 @@ def reconstruct_arrays(
     *,
     calibration_width: int = 24,
     eigenvalue_crop: float = EIGENVALUE_CROP,
+    maps_sets: int = 1,
 ) -> Array:
     """Reconstruct slices of k-space.
 
@@ -46,14 +49,17 @@ def reconstruct_arrays(
         task: one of the network's tasks.
         mask: the acquired samples, bool or 0 and 1, the same for all slices: (columns,) for whole columns, or (rows,
             columns). Without it, the samples that are not zero.
-        maps: coil maps in ``kspace``'s shape, with Σ|s|² of 1 inside the object and 0 outside. Without them, ESPIRiT
-            computes them from the centre lines that the mask keeps.
+        maps: coil maps in ``kspace``'s shape, with Σ|s|² of 1 inside the object and 0 outside; or several sets of them,
+            (sets, coils, rows, columns) or (slices, sets, coils, rows, columns), orthonormal at each pixel or zero
+            (soft SENSE). Without maps, ESPIRiT computes them from the centre that the mask keeps.
         calibration_width: edge of ESPIRiT's calibration region, in samples.
         eigenvalue_crop: ESPIRiT's maps are zero where the eigenvalue is at most this.
+        maps_sets: number of sets that ESPIRiT computes, 1 or 2.
 
     Returns:
         The complex images, (rows, columns) or (slices, rows, columns), of ``kspace``'s kind and device and in its
-        units: a network on fully sampled data gives about Σ s̄ F⁻¹k.
+        units: a network on fully sampled data gives about Σ s̄ F⁻¹k. With several sets of maps, one image per set:
+        (sets, rows, columns) or (slices, sets, rows, columns); the magnitude of all is √Σ|x|² over sets.
 
     Raises:
         InputError: arrays have other shapes or types, samples are not finite, nothing was acquired, ESPIRiT has too few
@@ -62,12 +68,16 @@ def reconstruct_arrays(
     samples = _samples(kspace)
     keep = _mask(mask, samples)
     samples = samples * keep
-    sensitivities = _maps(maps, samples, keep, calibration_width, eigenvalue_crop)
+    if maps is None:
+        calibrate = partial(espirit, mask=keep, crop=eigenvalue_crop, sets=maps_sets)
+        sensitivities = np.stack([calibrate(one, calibration_width) for one in samples])
+    else:
+        sensitivities = _given_maps(maps, samples, several=kspace.ndim == 4)
     device = next(network.parameters()).device
     images = []
     for one, own in zip(samples, sensitivities, strict=True):
         # Training divides by the volume's largest target magnitude; here the zero-filled image replaces the target.
-        scale = float(np.abs(sense_combine(ifft(one, (-2, -1)), own)).max()) or 1.0
+        scale = float(magnitude_of(sense_combine(ifft(one, (-2, -1)), own)).max()) or 1.0
         operator, given = _operator(one / np.float32(scale), own, keep, device)
         with torch.no_grad():
             images.append(network(operator, given, task)[0] * scale)
@@ -117,16 +127,19 @@ def _found_mask(samples: NDArray[np.complex64]) -> NDArray[np.bool_]:
     return lines if there[lines].mean() > NEARLY_ALL else there
 
 
-def _maps(
-    maps: Any, samples: NDArray[np.complex64], keep: NDArray[np.bool_], width: int, crop: float
-) -> NDArray[np.complex64]:
-    if maps is None:
-        lines: NDArray[np.bool_] = keep if keep.ndim == 1 else np.asarray(keep.all(axis=0))
-        return np.stack([espirit(one, width, lines, crop=crop) for one in samples])
+def _given_maps(maps: Any, samples: NDArray[np.complex64], several: bool) -> NDArray[np.complex64]:
+    """Maps of each slice, (slices, coils, rows, columns) or (slices, sets, coils, rows, columns).
+
+    ``several`` says whether slices were given, or a single one.
+    """
     given = _numpy(maps)
-    if given.ndim not in (3, 4) or given.reshape(-1, *given.shape[-3:]).shape != samples.shape:
-        raise InputError(f"the maps have k-space's shape, {samples.shape[-3:]} for each slice; found {given.shape}")
-    return np.ascontiguousarray(given.reshape(samples.shape), np.complex64)
+    each = given if several else given[None]
+    one_set, sets = samples.shape, (len(samples), each.shape[1] if each.ndim > 1 else 0, *samples.shape[1:])
+    if each.shape not in (one_set, sets):
+        raise InputError(
+            f"the maps have k-space's shape, {samples.shape[-3:]} for each slice, or sets of it; found {given.shape}"
+        )
+    return np.ascontiguousarray(each, np.complex64)
 
 
 def _operator(

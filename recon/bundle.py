@@ -53,10 +53,12 @@ class Bundle:
                 orthonormal Fourier transform, without readout oversampling, zero where nothing was acquired.
             task: one of ``config.tasks``; may be left out if there is only one.
             mask: the acquired samples, (columns,) or (rows, columns); without it, the samples that are not zero.
-            maps: coil maps in ``kspace``'s shape; without them, ESPIRiT computes them with the training data's options.
+            maps: coil maps in ``kspace``'s shape, or several sets of them with an axis of sets before the coils;
+                without them, ESPIRiT computes them with the training data's options.
 
         Returns:
-            The complex images, (rows, columns) or (slices, rows, columns), of ``kspace``'s kind.
+            The complex images, (rows, columns) or (slices, rows, columns), of ``kspace``'s kind. With several sets of
+            maps, one image per set, with an axis of sets before the rows; the magnitude of all is √Σ|x|² over sets.
 
         Raises:
             InputError: as for ``recon.arrays.reconstruct_arrays``; or no task is given and the bundle has several.
@@ -72,6 +74,7 @@ class Bundle:
             maps,
             calibration_width=options.calibration_width,
             eigenvalue_crop=options.eigenvalue_crop,
+            maps_sets=options.maps_sets,
         )
 
     @property

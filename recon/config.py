@@ -15,7 +15,7 @@ Consistency = Literal["k-space", "image", "accelerated"]
 Padding = Literal["fastmri", "least"]
 Optimiser = Literal["adam", "adamw", "muon"]
 Precision = Literal["single", "bfloat16"]
-MaskKind = Literal["equispaced-fraction", "equispaced", "random", "file"]
+MaskKind = Literal["equispaced-fraction", "equispaced", "random", "poisson-disc", "random-points", "file"]
 
 
 class Config(BaseModel):
@@ -37,19 +37,24 @@ def field_names(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 class MaskConfig(Config):
-    """How phase-encode lines are chosen; several accelerations or centre fractions mean a draw among them."""
+    """What undersampled k-space keeps; several accelerations or centre fractions mean a draw among them."""
 
     kind: MaskKind = "equispaced-fraction"
-    """Pattern of the sampled phase-encode lines.
+    """Pattern of the sampled phase-encode lines, or of the samples where both axes are phase-encode directions.
 
     ``equispaced-fraction``: a fully sampled centre and equally spaced lines beside it, so that all lines together reach
     the acceleration (fastMRI's ``EquispacedMaskFractionFunc``). ``equispaced``: every R-th line, and the centre in
-    addition. ``random``: the centre and random lines. ``file``: the mask that ``path`` holds.
+    addition. ``random``: the centre and random lines. ``poisson-disc``, for three-dimensional scans: the centre and a
+    variable-density Poisson disc of single samples, denser towards the centre. ``random-points``, likewise: the centre
+    and random samples. ``file``: the mask that ``path`` holds.
     """
     accelerations: tuple[float, ...] = Field(default=(6.0,), min_length=1)
-    """Accelerations R to draw from: all phase-encode lines over sampled ones."""
+    """Accelerations R to draw from: all phase-encode lines (or samples) over sampled ones."""
     centre_fractions: tuple[float, ...] = Field(default=(0.06,), min_length=1)
-    """Centre fractions to draw from: the fully sampled share of the lines."""
+    """Centre fractions to draw from: the fully sampled share of the lines.
+
+    Of masks of single samples: the share f of the rows and of the columns, so that the centre is f² of the plane.
+    """
     seed: int = Field(default=0, ge=0)
     """Seed of a fixed mask, as validation and test use it.
 
@@ -58,7 +63,7 @@ class MaskConfig(Config):
     path: str | None = None
     """Path of a mask file, for kind ``file`` only.
 
-    The file is a NumPy array (``.npy``) of zeros and ones, one number per column of k-space.
+    The file is a NumPy array (``.npy``) of zeros and ones: one number per column of k-space, or (rows, columns).
     """
 
     @field_validator("accelerations")
@@ -92,9 +97,9 @@ class MasksConfig(Config):
     train: MaskConfig = MaskConfig(accelerations=(5.0, 6.0, 7.0), centre_fractions=(0.05, 0.06, 0.07))
     """Masks of training: a new draw for every slice and epoch."""
     val: MaskConfig = MaskConfig(accelerations=(6.0,), centre_fractions=(0.06,))
-    """Mask of validation: one fixed mask for all slices of a width."""
+    """Mask of validation: one fixed mask for all slices of a shape."""
     test: MaskConfig = MaskConfig(accelerations=(6.0,), centre_fractions=(0.07,))
-    """Mask of the final test: one fixed mask for all slices of a width."""
+    """Mask of the final test: one fixed mask for all slices of a shape."""
 
     @field_validator("val", "test")
     @classmethod

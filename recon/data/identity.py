@@ -17,7 +17,7 @@ from recon.data import volume
 from recon.data.options import PrepareOptions
 from recon.data.readers import RawVolume
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 """Raised when the same raw data and options begin to give other numbers: what was prepared before is prepared again."""
 
 
@@ -30,7 +30,7 @@ def calibration_key(
     raw: RawVolume, options: PrepareOptions, matrices: volume.CoilMatrices, kspace_sha256: str, source_sha256: str
 ) -> str:
     """Identity of a volume's maps: everything that they are made from, and not the name of the file."""
-    fields = {"maps", "espirit", "calibration", "calibration_width", "eigenvalue_crop", "calibration_mask"}
+    fields = {"maps", "espirit", "calibration", "calibration_width", "eigenvalue_crop", "calibration_mask", "maps_sets"}
     stored = {name: hashlib.sha256(matrix.tobytes()).hexdigest() for name, matrix in matrices.stored().items()}
     mask = None if raw.mask is None else raw.mask.tolist()
     return digest(
@@ -41,8 +41,8 @@ def calibration_key(
             "matrices": stored,
             "columns": [raw.pad_left, raw.pad_right, mask],
             "image_rows": raw.image_rows,
-            # Maps that come with the file are in it, not in the samples.
-            "source": source_sha256 if options.maps == "own" else None,
+            # Maps and calibration lines that come with the file are in it, not in the samples.
+            "source": source_sha256 if options.maps == "own" or raw.load_calibration is not None else None,
         }
     )
 

@@ -42,6 +42,16 @@ class IndexRow(NamedTuple):
     file: str
     """The volume's file, relative to the data set's folder."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of k-space and image."""
+        return self.rows, self.columns
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Columns at the left and at the right edge that were never acquired."""
+        return self.pad_left, self.pad_right
+
 
 def _index_dtypes() -> dict[str, Any]:
     kinds = {int: np.dtype(np.int64), float: np.dtype(np.float64)}

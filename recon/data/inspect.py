@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from recon.config import MaskConfig, MasksConfig
 from recon.data.index import SPLITS, IndexRow
 from recon.data.prepared import PreparedData, Slice
-from recon.data.volume_file import centre
+from recon.data.volume_file import centre, magnitude_of
 from recon.errors import InputError
 from recon.files import replace_file
 from recon.physics.espirit import espirit_residual
@@ -33,13 +33,14 @@ def summary(data: PreparedData, masks: MasksConfig | None = None) -> pd.DataFram
 
     Args:
         data: a prepared data set; the test split need not be open.
-        masks: whose lines and net accelerations to count; the default masks where None.
+        masks: whose lines (or samples) and net accelerations to count; the default masks where None.
 
     Returns:
-        Columns task, split, volumes, patients, slices, coils, rows, columns, padding (left+right), crop, and for the
-        split's mask lines and net_acceleration; a range (``50-70``) where training draws among several. Where a task's
-        validation slices know their noise-free truth also ``ceiling``: their mean SSIM of it (definition ``paper``)
-        against the noisy reference, NaN in the lines of other splits.
+        Columns task, split, volumes, patients, slices, coils, rows, columns, padding (left+right), crop, kept (the
+        least share of the object's energy that a slice's maps keep, noise apart; NaN for test), and for the split's
+        mask lines (samples where it keeps single samples) and net_acceleration; a range (``50-70``) where training
+        draws among several. Where a task's validation slices know their noise-free truth also ``ceiling``: their mean
+        SSIM of it (definition ``paper``) against the noisy reference, NaN in the lines of other splits.
     """
     masks = masks or MasksConfig()
     shape = ["coils", "rows", "columns", "pad_left", "pad_right", "crop_rows", "crop_columns"]
@@ -62,7 +63,8 @@ def summary(data: PreparedData, masks: MasksConfig | None = None) -> pd.DataFram
                     "columns": row.columns,
                     "padding": f"{row.pad_left}+{row.pad_right}",
                     "crop": f"{row.crop_rows}×{row.crop_columns}",
-                    "lines": _range([mask.lines for mask in drawn], "d"),
+                    "kept": _least_kept(data, group["volume"]) if split != "test" else float("nan"),
+                    drawn[0].unit: _range([mask.count for mask in drawn], "d"),
                     "net_acceleration": _range([mask.net_acceleration for mask in drawn], ".2f"),
                 }
             )
@@ -84,18 +86,18 @@ def ceiling(data: PreparedData, slices: Iterable[int], mask: MaskConfig) -> floa
 
 
 def possible_masks(config: MaskConfig, row: IndexRow) -> list[Mask]:
-    """One mask for each pair of acceleration and centre fraction that a configuration may draw, for this slice's width.
+    """One mask for each pair of acceleration and centre fraction that a configuration may draw, for this slice's shape.
 
-    Pairs that a width does not permit are left out.
+    Pairs that a shape does not permit are left out.
 
     Raises:
-        InputError: where the width permits none of them.
+        InputError: where the shape permits none of them.
     """
     masks, refused = [], ""
     for acceleration, fraction in product(config.accelerations, config.centre_fractions):
         one = config.model_copy(update={"accelerations": (acceleration,), "centre_fractions": (fraction,)})
         try:
-            masks.append(fixed(one, row.columns, (row.pad_left, row.pad_right)))
+            masks.append(fixed(one, row.shape, row.padding))
         except InputError as error:
             refused = str(error)
     if not masks:
@@ -113,7 +115,8 @@ def contact_sheet(
     """Draw a picture (PNG) of a few slices of each task.
 
     For each slice: the target with its crop framed, its phase, the magnitude of four maps, 1 − Σ|s|² (white where the
-    maps are cut away), what the maps leave unexplained of the coil images, k-space, and the mask.
+    maps are cut away), what the maps leave unexplained of the coil images (below it the shares of the object's energy
+    that they keep and of the object that they cover), k-space, and the mask.
 
     Args:
         data: a prepared data set; only training and validation slices are drawn.
@@ -133,7 +136,8 @@ def contact_sheet(
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(chosen), len(heads), squeeze=False)
     for (task, piece), axes in zip(chosen, grid, strict=True):
-        _draw(axes, task, piece, fixed(mask, piece.row.columns, (piece.row.pad_left, piece.row.pad_right)))
+        drawn = fixed(mask, piece.row.shape, piece.row.padding).within(np.asarray(piece.kspace.any(axis=0)))
+        _draw(axes, task, piece, drawn, _facts(data, piece.row))
     for axis, head in zip(grid[0], heads, strict=True):
         axis.set_title(head, fontsize=9)
     path = Path(path)
@@ -154,28 +158,55 @@ def _examples(data: PreparedData, task: str, count: int) -> list[Slice]:
     return [data.read(row.slice_id) for row, _ in zip(rounds, range(count), strict=False)]
 
 
-def _draw(axes: Sequence[Axes], task: str, piece: Slice, mask: Mask) -> None:
+class Facts(NamedTuple):
+    """What a volume's record says of one slice."""
+
+    number: int
+    """In the raw volume, as findings name it."""
+    kept: tuple[float, float] | None
+    """The shares of the object's energy that the maps keep, and of the object that they cover, where it says so."""
+
+
+def _draw(axes: Sequence[Axes], task: str, piece: Slice, mask: Mask, facts: Facts) -> None:
     row = piece.row
-    target, phase, maps, uncovered, residual, kspace, lines = axes
-    magnitude = np.abs(piece.target)
-    target.imshow(magnitude, cmap="gray", vmin=0, vmax=np.percentile(magnitude, 99.5))
+    target, phase, maps, uncovered, residual, kspace, kept = axes
+    magnitude = magnitude_of(piece.target)
+    sets = piece.maps if piece.maps.ndim == 4 else piece.maps[None]
+    target.imshow(magnitude, cmap="gray", vmin=0, vmax=float(np.percentile(magnitude, 99.5)))
     region = centre((row.rows, row.columns), (row.crop_rows, row.crop_columns))
     top, left = region[0].start - 0.5, region[1].start - 0.5
     frame = ([left, left + row.crop_columns, left + row.crop_columns, left, left], [0, 0, 1, 1, 0])
     target.plot(frame[0], [top + one * row.crop_rows for one in frame[1]], color="tab:orange", linewidth=0.8)
-    target.set_ylabel(f"{task}\n{row.volume}\nslice {row.slice} ({row.split})", fontsize=7)
-    phase.imshow(np.where(magnitude > 0, np.angle(piece.target), np.nan), cmap="twilight", vmin=-np.pi, vmax=np.pi)
-    maps.imshow(_tiles(np.abs(piece.maps)), cmap="viridis", vmin=0, vmax=1)
-    uncovered.imshow(1 - np.sum(np.abs(piece.maps) ** 2, axis=0), cmap="gray", vmin=0, vmax=1)
+    target.set_ylabel(f"{task}\n{row.volume}\nslice {facts.number} ({row.split})", fontsize=7)
+    first = piece.target if piece.target.ndim == 2 else piece.target[0]
+    phase.imshow(np.where(np.abs(first) > 0, np.angle(first), np.nan), cmap="twilight", vmin=-np.pi, vmax=np.pi)
+    # Of each set four coils, one set below the other.
+    maps.imshow(np.concatenate([_tiles(np.abs(one)) for one in sets]), cmap="viridis", vmin=0, vmax=1)
+    # How many sets of maps there are, too: the second one only where the first does not explain all.
+    power = np.sum(np.abs(sets) ** 2, axis=(0, 1))
+    uncovered.imshow(1 - power, cmap="gray", vmin=1 - len(sets), vmax=1)
     left_over = residual.imshow(espirit_residual(piece.kspace, piece.maps), cmap="magma", vmin=0, vmax=0.2)
     residual.figure.colorbar(left_over, ax=residual, shrink=0.7)
+    if facts.kept is not None:
+        residual.set_xlabel(f"kept {facts.kept[0]:.3f}, covered {facts.kept[1]:.3f}", fontsize=7)
     power = np.log10(np.sqrt(np.sum(np.abs(piece.kspace) ** 2, axis=0)) / np.abs(piece.kspace).max() + 1e-6)
     kspace.imshow(power, cmap="gray", vmin=-4, vmax=0)
-    lines.imshow(np.broadcast_to(mask.columns, (row.rows, row.columns)), cmap="gray", vmin=0, vmax=1)
-    lines.set_xlabel(f"{mask.lines} lines, R {mask.net_acceleration:.2f}", fontsize=7)
+    kept.imshow(np.broadcast_to(mask.kept, row.shape), cmap="gray", vmin=0, vmax=1)
+    kept.set_xlabel(f"{mask.count} {mask.unit}, R {mask.net_acceleration:.2f}", fontsize=7)
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
+
+
+def _facts(data: PreparedData, row: IndexRow) -> Facts:
+    record = data.record(row.volume)
+    kept = (record.kept[row.slice], record.covered[row.slice]) if record.kept else None
+    return Facts(row.slice if record.positions is None else record.positions[row.slice], kept)
+
+
+def _least_kept(data: PreparedData, volumes: Iterable[str]) -> float:
+    """The least energy that the maps of any slice of the volumes keep, NaN where the data do not say."""
+    return min((one for volume in set(volumes) for one in data.record(volume).kept), default=float("nan"))
 
 
 def _tiles(images: NDArray[np.float32]) -> NDArray[np.float32]:

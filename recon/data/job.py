@@ -23,7 +23,7 @@ from recon.data.checks import Finding
 from recon.data.identity import RECIPE_VERSION, calibration_key, digest, files_sha256, versions, volume_key
 from recon.data.options import PrepareOptions
 from recon.data.readers import RawVolume
-from recon.data.volume_file import VolumeRecord, read_record, volume_file, write_volume
+from recon.data.volume_file import Piece, VolumeRecord, read_record, volume_file, write_volume
 from recon.errors import InputError
 
 Complex = NDArray[np.complex64]
@@ -41,6 +41,8 @@ class VolumeJob:
     options: PrepareOptions
     known: Mapping[str, Path]
     """Calibration → a volume file that holds its maps."""
+    name: str | None = None
+    """Of the volume, where the file may hold several."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def prepare_volume(job: VolumeJob) -> VolumeResult:
 
 def _prepare_volume(job: VolumeJob, findings: list[Finding]) -> tuple[Status, VolumeRecord]:
     options = job.options
-    raw = readers.read_volume(job.raw, options.hints)
+    raw = readers.read_volume(job.raw, options.hints, job.name)
     path = job.out / volume_file(raw.name)
     source_sha256 = files_sha256(raw.files)
     facts = _facts(raw, job)
@@ -86,19 +88,21 @@ def _prepare_volume(job: VolumeJob, findings: list[Finding]) -> tuple[Status, Vo
         record = _kept(path, facts, source_sha256, noise_key)
         if record is not None:
             findings += [Finding(str(raw.path), position, "warning", what) for position, what in record.warnings]
+            findings += [Finding(str(raw.path), position, "error", what) for position, what in record.left_out]
             return "kept", record
     # What a killed run left half written of this volume.
     for stale in path.parent.glob(f".{path.name}.*.part"):
         stale.unlink(missing_ok=True)
     seen = volume.survey(raw, options)
     findings += seen.findings
-    seen.require_whole()
+    seen.require_some()
     noise, doubt = volume.known_noise(raw, seen.kspace_sha256)
     if doubt:
         findings.append(Finding(str(raw.path), None, "warning", doubt))
     matrices = volume.coil_matrices(raw, options, seen)
     calibration = calibration_key(raw, options, matrices, seen.kspace_sha256, source_sha256)
-    with _maps_of(job.known.get(calibration), calibration, raw.slices) as known_maps:
+    with _maps_of(job.known.get(calibration), calibration) as known_maps:
+        made = volume.pieces(raw, options, matrices, seen.usable, known_maps, noise)
         record = write_volume(
             path,
             {
@@ -107,21 +111,38 @@ def _prepare_volume(job: VolumeJob, findings: list[Finding]) -> tuple[Status, Vo
                 "kspace_sha256": seen.kspace_sha256,
                 "calibration": calibration,
                 "prewhitened": matrices.whitened,
-                "warnings": [(one.slice, one.what) for one in findings],
                 "simulated_noise": noise_key,
-                "truth": noise is not None,
+                "truth": noise is not None and options.target == "sense",
                 "source_sha256": source_sha256,
                 "versions": versions(),
             },
-            volume.pieces(raw, options, matrices, known_maps, noise),
+            _with_reference(str(raw.path), made, findings),
             matrices.stored(),
+            lambda: {
+                "warnings": [(one.slice, one.what) for one in findings if one.severity == "warning"],
+                "left_out": [(one.slice, one.what) for one in findings if one.severity == "error"],
+            },
         )
     return "prepared", record
 
 
+def _with_reference(path: str, made: Iterator[Piece], findings: list[Finding]) -> Iterator[Piece]:
+    """The slices whose maps keep enough of them to be a reference; findings name the others, and what is doubtful."""
+    for piece in made:
+        assert piece.kept is not None
+        wrong, doubt = piece.kept.error(), piece.kept.warning()
+        if wrong:
+            findings.append(Finding(path, piece.position, "error", wrong))
+            continue
+        if doubt:
+            findings.append(Finding(path, piece.position, "warning", doubt))
+        yield piece
+
+
 @contextlib.contextmanager
-def _maps_of(path: Path | None, calibration: str, slices: int) -> Iterator[Callable[[int], Complex] | None]:
-    """A reader of the maps that a volume file holds, where it still holds them; else None."""
+def _maps_of(path: Path | None, calibration: str) -> Iterator[Callable[[int], Complex | None] | None]:
+    """A reader of the maps that a volume file holds, by the slice's number in the raw volume; None where there is no
+    such file. It gives None for a slice that the file lacks."""
     if path is None:
         yield None
         return
@@ -131,9 +152,15 @@ def _maps_of(path: Path | None, calibration: str, slices: int) -> Iterator[Calla
         yield None
         return
     with file:
-        same = VolumeRecord.model_validate_json(file.attrs["record"]).calibration == calibration
-        whole = file["maps"].shape[0] == slices
-        yield (lambda position: np.asarray(file["maps"][position])) if same and whole else None
+        record = VolumeRecord.model_validate_json(file.attrs["record"])
+        numbers = range(record.slices) if record.positions is None else record.positions
+        places = {number: place for place, number in enumerate(numbers)}
+
+        def known(position: int) -> Complex | None:
+            place = places.get(position)
+            return None if place is None else np.asarray(file["maps"][place])
+
+        yield known if record.calibration == calibration else None
 
 
 def _facts(raw: RawVolume, job: VolumeJob) -> dict[str, Any]:
@@ -155,6 +182,8 @@ def _facts(raw: RawVolume, job: VolumeJob) -> dict[str, Any]:
         "source": raw.path.name,
         "source_format": raw.format,
         "acquisition": raw.acquisition,
+        "simulation": raw.simulation,
+        "phase_encodings": raw.phase_encodings,
         "recipe": {"version": RECIPE_VERSION, **options.recipe()},
     }
 

@@ -1,9 +1,12 @@
-"""Turn prepared slices into the network's batches: scaled, in hybrid space, masked, shuffled.
+"""Turn prepared slices into the network's batches: scaled, in the operator's space, masked, shuffled.
 
 A pass sees every training slice once. An epoch is one pass, unless the configuration asks for more. The order of a
 pass's batches and the mask of every slice depend on (seed, pass, slice) alone. So it does not matter which thread makes
 a batch, and a resumed training sees the same batches as an uninterrupted one. ``recon.data.prepared`` stores the
 slices, ``recon.physics.masks`` draws the masks.
+
+Masks of whole columns are applied in hybrid space, where the network is faster; masks of single samples in centred
+k-space (``recon.physics.operators``).
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.config import TrainConfig
 from recon.data.index import IndexRow
 from recon.data.prepared import PreparedData, Slice
+from recon.data.splits import seeded_number
 from recon.errors import InputError
 from recon.physics.masks import Mask, draw_mask, fixed
-from recon.physics.operators import ColumnSense, to_hybrid
+from recon.physics.operators import Cartesian, ColumnSense, Sense, to_hybrid
 
 CACHE_BYTES = 2 * 1024**3
 
@@ -39,23 +44,26 @@ class Batch(NamedTuple):
     """Slices of one task and one shape, divided by their volumes' scale: the network's input."""
 
     kspace: Tensor
-    """(batch, coils, rows, columns) complex64: hybrid space (``recon.physics.operators.to_hybrid``), masked."""
+    """(batch, coils, rows, columns) complex64, masked, in the operator's space."""
     maps: Tensor
-    """(batch, coils, rows, columns) complex64, with the centring phases folded in."""
+    """(batch, coils, rows, columns) complex64, as the operator takes them; (batch, sets, coils, rows, columns) where
+    there are several sets."""
     mask: Tensor
-    """(batch, 1, 1, columns) bool: whole columns are kept."""
+    """(batch, 1, 1, columns) bool where whole columns are kept, else (batch, 1, rows, columns)."""
     target: Tensor
-    """(batch, rows, columns) complex64."""
+    """(batch, rows, columns) complex64; (batch, sets, rows, columns) where there are several sets of maps."""
     task: str
     scale: Tensor
     """(batch,) float32: the scale by which k-space and target were divided."""
     crop: tuple[int, int]
     """The centre region (rows, columns) on which losses and metrics are computed."""
     slice_ids: tuple[int, ...]
+    hybrid: bool
+    """Whether k-space and maps are in hybrid space (``recon.physics.operators.to_hybrid``); centred otherwise."""
 
-    def operator(self) -> ColumnSense:
+    def operator(self) -> Cartesian:
         """The acquisition operator of the batch; the batch's k-space is in its space."""
-        return ColumnSense(self.maps, self.mask)
+        return ColumnSense(self.maps, self.mask) if self.hybrid else Sense(self.maps, self.mask)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; a copy from pinned memory does not block."""
@@ -76,15 +84,17 @@ class Batch(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One slice in hybrid space, not yet masked; it is kept in memory between epochs."""
+    """One slice, not yet masked; it is kept in memory between epochs."""
 
     kspace: Tensor
     """(coils, rows, columns) complex64, divided by the scale."""
     maps: Tensor
-    """(coils, rows, columns) complex64."""
+    """(coils, rows, columns) or (sets, coils, rows, columns) complex64."""
     target: Tensor
-    """(rows, columns) complex64, divided by the scale."""
+    """(rows, columns) or (sets, rows, columns) complex64, divided by the scale."""
     row: IndexRow
+    acquired: NDArray[np.bool_] | None
+    """(rows, columns): the samples that there are, of k-space in centred space; None in hybrid space."""
 
     @property
     def nbytes(self) -> int:
@@ -92,31 +102,49 @@ class Sample(NamedTuple):
         return self.kspace.nbytes + self.maps.nbytes + self.target.nbytes
 
 
-def to_sample(piece: Slice) -> Sample:
-    """Bring a stored slice into hybrid space and divide it by its volume's scale."""
-    kspace, maps = to_hybrid(torch.from_numpy(piece.kspace) / piece.row.scale, torch.from_numpy(piece.maps))
-    return Sample(kspace, maps, torch.from_numpy(piece.target) / piece.row.scale, piece.row)
+def to_sample(piece: Slice, by_sample: bool = False) -> Sample:
+    """Divide a stored slice by its volume's scale, and bring it into hybrid space unless masks keep single samples.
+
+    Args:
+        piece: the slice.
+        by_sample: what masks keep: single samples, or whole columns.
+    """
+    kspace, maps = torch.from_numpy(piece.kspace) / piece.row.scale, torch.from_numpy(piece.maps)
+    acquired = np.asarray(piece.kspace.any(axis=0)) if by_sample else None
+    if not by_sample:
+        kspace, maps = to_hybrid(kspace, maps)
+    return Sample(kspace, maps, torch.from_numpy(piece.target) / piece.row.scale, piece.row, acquired)
 
 
 def collate(samples: Sequence[Sample], masks: Sequence[Mask], task: str) -> Batch:
-    """Mask samples of one shape and put them together."""
-    columns = torch.from_numpy(np.stack([mask.columns for mask in masks]))[:, None, None, :]
+    """Mask samples of one shape and put them together; all masks keep columns, or all keep single samples.
+
+    A mask of single samples keeps none that its slice lacks.
+    """
+    kept = [
+        mask.kept if sample.acquired is None else mask.within(sample.acquired).kept
+        for sample, mask in zip(samples, masks, strict=True)
+    ]
+    hybrid = samples[0].acquired is None
+    mask = torch.from_numpy(np.stack(kept))
+    mask = mask[:, None, None, :] if hybrid else mask[:, None]
     first = samples[0].row
     return Batch(
-        kspace=torch.stack([sample.kspace for sample in samples]).mul_(columns),
+        kspace=torch.stack([sample.kspace for sample in samples]).mul_(mask),
         maps=torch.stack([sample.maps for sample in samples]),
-        mask=columns,
+        mask=mask,
         target=torch.stack([sample.target for sample in samples]),
         task=task,
         scale=torch.tensor([sample.row.scale for sample in samples]),
         crop=(first.crop_rows, first.crop_columns),
         slice_ids=tuple(sample.row.slice_id for sample in samples),
+        hybrid=hybrid,
     )
 
 
 def to_batch(slices: Sequence[Slice], masks: Sequence[Mask], task: str) -> Batch:
     """Make a batch of stored slices of one shape, each with its mask."""
-    return collate([to_sample(piece) for piece in slices], masks, task)
+    return collate([to_sample(piece, masks[0].by_sample) for piece in slices], masks, task)
 
 
 def slice_batch(piece: Slice, mask: Mask, task: str) -> Batch:
@@ -156,16 +184,19 @@ def plan(
 
 
 def training_mask(config: TrainConfig, row: IndexRow, number: int) -> Mask:
-    """The mask of a training slice in a pass (from 1): new in every pass, and independent of the order of calls."""
-    rng = np.random.default_rng(np.random.SeedSequence([_MASKS, config.seed, number, row.slice_id]))
-    return draw_mask(config.masks.train, row.columns, rng, padding=(row.pad_left, row.pad_right))
+    """The mask of a training slice in a pass (from 1): new in every pass, and independent of the order of calls.
+
+    It is keyed by the names of volume and slice, so that other volumes of the data set do not change it.
+    """
+    rng = np.random.default_rng(seeded_number(_MASKS, config.seed, number, row.volume, row.slice))
+    return draw_mask(config.masks.train, row.shape, rng, row.padding)
 
 
 class Samples:
-    """Slices by slice_id, read once and then kept in memory up to a limit.
+    """Slices, read once and then kept in memory up to a limit.
 
     At the limit, the slices in memory stay, and the others are read from disk each time. Replacing old slices by new
-        ones would not help, because an epoch asks for each slice only once.
+    ones would not help, because an epoch asks for each slice only once.
 
     Args:
         data: the prepared data to read from.
@@ -175,17 +206,19 @@ class Samples:
     def __init__(self, data: PreparedData, limit: int = CACHE_BYTES) -> None:
         self._data = data
         self._free = limit
-        self._kept: dict[int, Sample] = {}
+        self._kept: dict[tuple[int, bool], Sample] = {}
         self._lock = threading.Lock()
 
-    def __getitem__(self, slice_id: int) -> Sample:
-        kept = self._kept.get(slice_id)
+    def get(self, slice_id: int, by_sample: bool = False) -> Sample:
+        """A slice as ``to_sample`` makes it."""
+        key = (slice_id, by_sample)
+        kept = self._kept.get(key)
         if kept is not None:
             return kept
-        sample = to_sample(self._data.read(slice_id))
+        sample = to_sample(self._data.read(slice_id), by_sample)
         with self._lock:
-            if slice_id not in self._kept and sample.nbytes <= self._free:
-                self._kept[slice_id] = sample
+            if key not in self._kept and sample.nbytes <= self._free:
+                self._kept[key] = sample
                 self._free -= sample.nbytes
         return sample
 
@@ -250,10 +283,10 @@ class Loader:
         return self._batches(steps, lambda row, number: training_mask(self._config, row, number))
 
     def validation_batches(self) -> Iterator[Batch]:
-        """The validation split, task by task in a fixed order, with the fixed mask of its width."""
+        """The validation split, task by task in a fixed order, with the fixed mask of its shape."""
         mask = self._config.masks.val
         steps = [(0, *step) for step in self._validation]
-        return self._batches(steps, lambda row, _: fixed(mask, row.columns, (row.pad_left, row.pad_right)))
+        return self._batches(steps, lambda row, _: fixed(mask, row.shape, row.padding))
 
     def _shapes(self, ids: Iterable[int]) -> dict[int, Shape]:
         return {one: shape_of(self._rows[one]) for one in ids}
@@ -264,7 +297,7 @@ class Loader:
         def make(step: tuple[int, str, tuple[int, ...]]) -> Batch:
             number, task, ids = step
             masks = [mask_of(self._rows[one], number) for one in ids]
-            batch = collate([self._samples[one] for one in ids], masks, task)
+            batch = collate([self._samples.get(one, masks[0].by_sample) for one in ids], masks, task)
             return batch.pin_memory() if self._device.type == "cuda" else batch
 
         for batch in _ahead(make, steps, self._workers):

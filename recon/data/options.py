@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from recon.config import Config, MaskConfig
 from recon.data.readers import Hints
+from recon.physics.espirit import EIGENVALUE_CROP
 
 
 class PrepareOptions(Config):
@@ -23,11 +24,21 @@ class PrepareOptions(Config):
     calibration_mask: MaskConfig = MaskConfig()
     """Mask of ``calibration: mask``, with one acceleration and one centre fraction."""
     calibration_width: int = Field(default=24, ge=8)
-    """Edge of the square centre of k-space that ESPIRiT calibrates from, in samples."""
-    eigenvalue_crop: float = Field(default=0.95, ge=0, lt=1)
+    """Edge of the square centre of k-space that ESPIRiT calibrates from, in samples.
+
+    Along a readout with oversampling the centre is longer by as much.
+    """
+    eigenvalue_crop: float = Field(default=EIGENVALUE_CROP, ge=0, lt=1)
     """Eigenvalue below which the coil maps are zero.
 
-    The maps are kept where ESPIRiT's largest eigenvalue is above this number.
+    The maps are kept where ESPIRiT's eigenvalue is above this number. .8 is BART's default; sigpy's .95 cuts a real
+    head's scalp away.
+    """
+    maps_sets: Literal[1, 2] = 1
+    """Number of sets of ESPIRiT maps: 1 or 2.
+
+    ``2``: for an object that is larger than the field of view, so that two of its parts lie in one pixel (soft SENSE).
+    The images are then one per set, and their magnitude is the root of the sum of their squares.
     """
     maps: Literal["espirit", "own"] = "espirit"
     """Source of the coil maps: espirit, or own for those that come with the raw data."""
@@ -35,6 +46,12 @@ class PrepareOptions(Config):
     """Implementation of ESPIRiT: splitpoint or bart.
 
     ``splitpoint`` is ours, of sigpy's equations. ``bart`` runs BART's ``ecalib``, which has to be installed.
+    """
+    target: Literal["sense", "rss"] = "sense"
+    """Reference image: sense or rss.
+
+    ``sense``: the coil images combined by the maps, as in the paper. ``rss``: the magnitude is the root sum of squares
+    of the coil images, as in fastMRI's tables; the phase is that of ``sense``.
     """
     prewhiten: Literal["auto", "scan", "edge", "off"] = "auto"
     """Source of the noise covariance that the coils are prewhitened by.
@@ -105,6 +122,13 @@ class PrepareOptions(Config):
         return value
 
     @model_validator(mode="after")
+    def _sets_fit_together(self) -> PrepareOptions:
+        if self.maps_sets == 2 and (self.maps == "own" or self.target == "rss"):
+            other = "maps own" if self.maps == "own" else "target rss"
+            raise ValueError(f"maps_sets is 2, which {other} does not know; leave one of the two out")
+        return self
+
+    @model_validator(mode="after")
     def _calibration_mask_is_one(self) -> PrepareOptions:
         mask = self.calibration_mask
         if len(mask.accelerations) != 1 or len(mask.centre_fractions) != 1:
@@ -113,11 +137,11 @@ class PrepareOptions(Config):
 
     def recipe(self) -> dict[str, JsonValue]:
         """The options that decide what a volume file holds, as JSON values."""
-        fields = {"maps", "prewhiten", "coils", "crop"}
+        fields = {"maps", "target", "prewhiten", "coils", "crop"}
         if self.coils is not None:
             fields |= {"compression", "calibration_width"}
         if self.maps == "espirit":
-            fields |= {"espirit", "calibration", "calibration_width", "eigenvalue_crop"}
+            fields |= {"espirit", "calibration", "calibration_width", "eigenvalue_crop", "maps_sets"}
             if self.calibration == "mask":
                 fields.add("calibration_mask")
         recipe: dict[str, JsonValue] = json.loads(self.model_dump_json(include=fields))

@@ -13,7 +13,7 @@ import contextlib
 import fnmatch
 import importlib.metadata
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from recon.data.job import Status, VolumeJob, VolumeResult, failure, prepare_vol
 from recon.data.options import PrepareOptions
 from recon.data.prepared import DATASET_FILE, FORMAT_VERSION, INDEX_FILE, PROBLEMS_FILE, Description, content_hash
 from recon.data.readers import RawVolume
+from recon.data.readers.raw import undersampling
 from recon.data.splits import Member, build_index, folder_split, join_patients, split
 from recon.data.volume_file import VOLUMES_FOLDER, VolumeRecord, read_record
 from recon.errors import InputError
@@ -83,6 +84,12 @@ class PrepareReport:
         """Whether no file was broken."""
         return not self.failed
 
+    @property
+    def slices_left_out(self) -> int:
+        """Number of slices that were left out of volumes that were prepared."""
+        used = [one.record for one in self.results if one.record is not None and one.status != "duplicate"]
+        return sum(one.raw_slices - one.slices for one in used)
+
     def _volumes(self, status: Status) -> tuple[str, ...]:
         return tuple(one.record.volume for one in self.results if one.status == status and one.record)
 
@@ -124,17 +131,16 @@ def prepare(
     options = options or PrepareOptions()
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; the data set needs a folder")
+    check_options_do_something(options)
     sources = [source for source in find(raw) if not source.path.resolve().is_relative_to(out.resolve())]
+    check_globs_match(options, [source.path for source in sources])
+    if options.hints.axes and not any(source.path.suffix.lower() == ".npy" for source in sources):
+        raise InputError("--axes names the axes of .npy files, and there is none among the raw files")
     members: dict[str, Member] = {}
     paths: dict[str, Path] = {}
     results: list[VolumeResult] = []
-    for source in sources:
-        try:
-            opened = readers.read_volume(source.path, options.hints)
-            _check_has_reference(opened)
-        except Exception as error:
-            results.append(failure(source.path, error, 0.0))
-            continue
+    most_coils = 0
+    for source, opened in _opened(sources, options, results):
         name = opened.name
         if name in members:
             raise InputError(f"{paths[name]} and {source.path} are both named {name}; a volume's file name is its own")
@@ -142,12 +148,15 @@ def prepare(
         task = task_of(source.path, opened, options)
         members[name] = Member(name, str(source.path), task, patient, folder_split(source.folders))
         paths[name] = source.path
+        most_coils = max(most_coils, opened.coils)
+    if options.coils is not None and 0 < most_coils < options.coils:
+        raise InputError(f"--coils is {options.coils}, and no volume has more than {most_coils}; leave it out")
     # Before the work, so that an impossible split is reported at once.
     split(list(members.values()), options)
     known = known_calibrations([out, *_folders(reuse)])
     # Absolute paths, because a cluster's workers run in folders of their own.
     jobs = [
-        VolumeJob(paths[name].resolve(), one.task, one.patient, out.resolve(), options, known)
+        VolumeJob(paths[name].resolve(), one.task, one.patient, out.resolve(), options, known, name)
         for name, one in members.items()
     ]
     for done, result in enumerate(map(prepare_volume, jobs), start=1):
@@ -158,8 +167,12 @@ def prepare(
     records = [one.record for one in results if one.record is not None and one.status != "duplicate"]
     given = {str(source.path.resolve()): str(source.path) for source in sources}
     findings = [one._replace(file=given.get(one.file, one.file)) for result in results for one in result.findings]
-    findings += checks.compare_scales(records, paths)
+    findings += checks.compare_scales(records, paths) + checks.compare_simulations(records, paths)
     problems = checks.table(findings)
+    if findings or records:
+        out.mkdir(parents=True, exist_ok=True)
+        with replace_file(out / PROBLEMS_FILE) as fresh:
+            problems.to_csv(fresh, index=False)
     index, identity = empty_index(), None
     if records:
         persons = join_patients(same)
@@ -167,20 +180,66 @@ def prepare(
             members[record.volume]._replace(patient=persons.get(record.patient, record.patient)) for record in records
         ]
         index = build_index(records, split(taken, options), options)
-        identity = _write_description(out, index, problems, records, options, results)
+        identity = _write_description(out, index, records, options, results)
     return PrepareReport(out, identity, tuple(results), time.monotonic() - begin, problems, index)
+
+
+def _opened(
+    sources: Iterable[Source], options: PrepareOptions, results: list[VolumeResult]
+) -> Iterator[tuple[Source, RawVolume]]:
+    """The volumes of the raw files; one that cannot be a reference is a result already."""
+    for source in sources:
+        try:
+            found = readers.read_volumes(source.path, options.hints)
+        except Exception as error:
+            results.append(failure(source.path, error, 0.0))
+            continue
+        for opened in found:
+            try:
+                _check_has_reference(opened)
+            except InputError as error:
+                results.append(failure(source.path, error, 0.0))
+            else:
+                yield source, opened
+
+
+def check_options_do_something(options: PrepareOptions) -> None:
+    """Raise an InputError for an option that was given and that the other options leave without effect."""
+    useless: dict[str, str] = {}
+    if options.coils is None:
+        useless["compression"] = "without --coils"
+    if options.maps == "own":
+        fields = ("espirit", "calibration", "calibration_mask", "eigenvalue_crop", "maps_sets")
+        useless |= dict.fromkeys(fields, "with --maps own")
+        if options.coils is None:
+            useless["calibration_width"] = "with --maps own"
+    for name, why in useless.items():
+        default = PrepareOptions.model_fields[name].default
+        if name in options.model_fields_set and getattr(options, name) != default:
+            raise InputError(f"--{name.replace('_', '-')} does nothing {why}; leave it out")
+
+
+def check_globs_match(options: PrepareOptions, files: Sequence[Path]) -> None:
+    """Raise an InputError for a glob of ``tasks`` that matches none of the raw files."""
+    for pattern in options.tasks:
+        if not any(_matches(file, pattern) for file in files):
+            raise InputError(f"--task: no raw file matches {pattern!r} ({len(files)} files, such as {files[0]})")
+
+
+def _matches(path: Path, pattern: str) -> bool:
+    return fnmatch.fnmatch(str(path), pattern) or fnmatch.fnmatch(path.name, pattern)
 
 
 def _folders(given: Iterable[str | Path]) -> list[Path]:
     """Folders as absolute paths.
 
     Raises:
-        InputError: a folder does not exist.
+        InputError: a folder is no prepared data set.
     """
     folders = [Path(one).resolve() for one in given]
     for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder; --reuse takes prepared data sets")
+        if not (folder / VOLUMES_FOLDER).is_dir():
+            raise InputError(f"{folder} holds no prepared volumes; --reuse takes prepared data sets")
     return folders
 
 
@@ -224,17 +283,22 @@ def find(raw: Sequence[str | Path] | str | Path) -> list[Source]:
 def task_of(path: Path, raw: RawVolume, options: PrepareOptions) -> str:
     """The task of a raw file: the task of the first glob that matches it, else the task in its header."""
     for pattern, name in options.tasks.items():
-        if fnmatch.fnmatch(str(path), pattern) or fnmatch.fnmatch(path.name, pattern):
+        if _matches(path, pattern):
             return name
     return raw.task
 
 
 def _check_has_reference(raw: RawVolume) -> None:
-    if raw.mask is not None and not raw.mask[raw.pad_left : raw.columns - raw.pad_right].all():
-        raise InputError(
-            f"{raw.path} is undersampled (its mask keeps {int(raw.mask.sum())} of {raw.columns} columns), so it has no "
-            "reference to train or test on"
-        )
+    if raw.mask is None:
+        return
+    inside = raw.mask[..., raw.pad_left : raw.columns - raw.pad_right]
+    if inside.all():
+        return
+    if raw.mask.ndim == 2:
+        said = undersampling(inside)
+    else:
+        said = f"undersampled (its mask keeps {int(raw.mask.sum())} of {raw.columns} columns)"
+    raise InputError(f"{raw.path} is {said}, so it has no reference to train or test on")
 
 
 def _without_duplicates(results: list[VolumeResult]) -> tuple[list[VolumeResult], list[tuple[str, str]]]:
@@ -267,7 +331,6 @@ def _without_duplicates(results: list[VolumeResult]) -> tuple[list[VolumeResult]
 def _write_description(
     out: Path,
     index: pd.DataFrame,
-    problems: pd.DataFrame,
     records: Sequence[VolumeRecord],
     options: PrepareOptions,
     results: Sequence[VolumeResult],
@@ -284,8 +347,6 @@ def _write_description(
     )
     (out / VOLUMES_FOLDER).mkdir(parents=True, exist_ok=True)
     write_index(out / INDEX_FILE, index)
-    with replace_file(out / PROBLEMS_FILE) as fresh:
-        problems.to_csv(fresh, index=False)
     # Written last, because it makes the folder a data set; opening checks that it describes this index.
     with replace_file(out / DATASET_FILE) as fresh:
         fresh.write_text(description.model_dump_json(indent=2) + "\n")

@@ -8,7 +8,7 @@ and no single set of maps explains the outer rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.data.checks import Survey
+from recon.data.kept import LEAST_COVERED, kept_of, noise_power
 from recon.data.options import PrepareOptions
 from recon.data.readers import RawVolume
 from recon.data.readers.drawn import DrawnNoise
+from recon.data.readers.raw import parsing
 from recon.data.volume_file import Piece, centre
 from recon.errors import InputError
 from recon.physics import coils, espirit
@@ -116,47 +118,104 @@ def pieces(
     raw: RawVolume,
     options: PrepareOptions,
     matrices: CoilMatrices,
-    known_maps: Callable[[int], Complex] | None = None,
+    positions: Sequence[int] | None = None,
+    known_maps: Callable[[int], Complex | None] | None = None,
     noise: DrawnNoise | None = None,
 ) -> Iterator[Piece]:
     """The prepared slices of a raw volume, one at a time.
 
-    An undersampled volume is calibrated from its acquired lines, and its ``target`` is the zero-filled combination.
+    An undersampled volume is calibrated from its acquired samples, or from the lines that were acquired for that, and
+    its ``target`` is the zero-filled combination.
 
     Args:
         raw: the volume.
         options: how to prepare it.
         matrices: the result of ``coil_matrices``.
-        known_maps: a slice's maps from an earlier run on the same samples with the same calibration.
+        positions: the slices to prepare; None: all.
+        known_maps: a slice's maps from an earlier run on the same samples with the same calibration, if there are any.
         noise: the result of ``known_noise``. Every step but the calibration is linear, so the target minus the noise
             that went through the same steps, with the maps of the noisy slice, is the target without noise.
 
     Yields:
         k-space (coils, rows, columns) without readout oversampling and with zero padding; maps; the combined image;
-        and, if the noise is given, the combined image without noise.
+        if the noise is given, the combined image without noise; and what the maps keep.
     """
-    if raw.mask is None and options.calibration == "mask":
-        mask = fixed(options.calibration_mask, raw.columns, (raw.pad_left, raw.pad_right)).columns
-    else:
-        mask = np.ones(raw.columns, bool) if raw.mask is None else raw.mask.copy()
-        # Padding can reach into the centre (partial Fourier); those columns are no calibration lines.
-        mask[: raw.pad_left] = mask[raw.columns - raw.pad_right :] = False
-    for position in range(raw.slices):
-        acquired = matrices.apply(without_padding(raw.read_slice(position), raw.pad_left, raw.pad_right))
-        if known_maps is not None:
-            maps = known_maps(position)
-        elif options.maps == "own":
+    for position in range(raw.slices) if positions is None else positions:
+        samples = without_padding(raw.read_slice(position), raw.pad_left, raw.pad_right)
+        acquired = matrices.apply(samples)
+        calibration, kept_lines = _calibration(raw, position, samples, acquired, matrices, options)
+        maps = known_maps(position) if known_maps is not None else None
+        if maps is None and options.maps == "own":
             maps = own_maps(raw, position, matrices)
-        else:
-            maps = _espirit(raw, position, acquired, mask, options)
+        if maps is None:
+            maps = _espirit(raw, position, calibration, kept_lines, options)
         kspace = without_oversampling(acquired, raw.image_rows)
-        target = coils.sense_combine(ifft(kspace, (-2, -1)), maps)
+        images = ifft(kspace, (-2, -1))
+        target = coils.sense_combine(images, maps)
         truth = None
         if noise is not None:
             added = without_padding(noise.of_slice(position), raw.pad_left, raw.pad_right)
             added = without_oversampling(matrices.apply(added), raw.image_rows)
             truth = target - coils.sense_combine(ifft(added, (-2, -1)), maps)
-        yield Piece(kspace, maps, target, truth)
+        level = noise_power(acquired, raw.pad_left, raw.pad_right)
+        if raw.mask is None:
+            kept = kept_of(kspace, images, maps, level)
+        else:
+            # Lines that are missing fold the images; the calibration's own, coarse images are whole.
+            coarse = np.zeros_like(calibration)
+            box = espirit.calibration_box(calibration.shape[1:], options.calibration_width, kept_lines, raw.image_rows)
+            coarse[:, *box] = calibration[:, *box]
+            coarse = without_oversampling(coarse, raw.image_rows)
+            kept = kept_of(coarse, ifft(coarse, (-2, -1)), maps, level)
+        if options.target == "rss":
+            target, truth = as_rss(images, target), None
+        yield Piece(kspace, maps, target, truth, position, kept)
+
+
+def require_maps(raw: RawVolume, piece: Piece) -> None:
+    """Raise an InputError for a slice whose maps do not fit its calibration: its image would be wrong or black."""
+    kept = piece.kept
+    if kept is None:
+        return
+    wrong = kept.error()
+    if not wrong and kept.covered < LEAST_COVERED:
+        wrong = f"its coil maps cover {kept.covered:.2f} of the object, and the rest would be black"
+    if wrong:
+        wrong = wrong.replace("has no reference", "cannot be reconstructed")
+        raise InputError(f"{raw.path}: slice {piece.position}: {wrong}; has it too few lines about the centre?")
+
+
+def as_rss(images: Complex, combined: Complex) -> Complex:
+    """The root sum of squares of coil images (coils, rows, columns), with the phase of the combined image."""
+    magnitude = np.sqrt((images.real**2 + images.imag**2).sum(axis=0))
+    return np.asarray(magnitude * np.exp(1j * np.angle(combined)), np.complex64)
+
+
+def _calibration(
+    raw: RawVolume,
+    position: int,
+    samples: Complex,
+    acquired: Complex,
+    matrices: CoilMatrices,
+    options: PrepareOptions,
+) -> tuple[Complex, NDArray[np.bool_]]:
+    """The k-space that a slice is calibrated from, and what of it may be used: (columns,) or (rows, columns)."""
+    if raw.mask is not None and raw.load_calibration is not None:
+        with parsing(raw.path, f"the calibration lines of slice {position} cannot be read"):
+            lines = np.ascontiguousarray(raw.load_calibration(position), np.complex64)
+        return matrices.apply(lines), np.asarray(lines.any(axis=0))
+    if raw.mask is None and options.calibration == "mask":
+        mask = fixed(options.calibration_mask, (raw.rows, raw.columns), (raw.pad_left, raw.pad_right)).kept
+    else:
+        mask = np.ones(raw.columns, bool) if raw.mask is None else raw.mask.copy()
+        # Padding can reach into the centre (partial Fourier); those columns are no calibration lines.
+        mask[..., : raw.pad_left] = mask[..., raw.columns - raw.pad_right :] = False
+    there = np.asarray(samples.any(axis=0))
+    if mask.ndim == 2 or raw.phase_encodings == 2:
+        return acquired, mask & there
+    rows = there.any(axis=1)
+    # Nor are the rows that a partial echo lacks.
+    return acquired, mask if rows.all() else np.outer(rows, mask)
 
 
 def known_noise(raw: RawVolume, kspace_sha256: str) -> tuple[DrawnNoise | None, str]:
@@ -181,11 +240,12 @@ def known_noise(raw: RawVolume, kspace_sha256: str) -> tuple[DrawnNoise | None, 
 
 
 def _espirit(
-    raw: RawVolume, position: int, acquired: Complex, mask: NDArray[np.bool_], options: PrepareOptions
+    raw: RawVolume, position: int, calibration: Complex, mask: NDArray[np.bool_], options: PrepareOptions
 ) -> Complex:
     program = espirit.espirit_bart if options.espirit == "bart" else espirit.espirit
+    width, crop, sets = options.calibration_width, options.eigenvalue_crop, options.maps_sets
     try:
-        return program(acquired, options.calibration_width, mask, rows=raw.image_rows, crop=options.eigenvalue_crop)
+        return program(calibration, width, mask, rows=raw.image_rows, crop=crop, sets=sets)
     except InputError as error:
         raise InputError(f"{raw.path}: slice {position}: {error}") from error
 

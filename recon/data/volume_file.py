@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue, ValidationError
 
 from recon.config import Config
+from recon.data.kept import Kept
 from recon.errors import InputError
 from recon.files import replace_file
 
@@ -50,10 +51,24 @@ class VolumeRecord(Config):
     versions: dict[str, str]
     warnings: tuple[tuple[int | None, str], ...] = ()
     """Warnings: slice (None: the whole volume), and a sentence."""
+    left_out: tuple[tuple[int | None, str], ...] = ()
+    """Errors that kept slices out: number of the slice in the raw volume, and a sentence."""
     simulated_noise: str = ""
     """Identity of what the raw file said about how its noise was drawn; nothing where it said nothing."""
     truth: bool = False
     """Whether the file holds the noise-free truth."""
+    raw_slices: int = 0
+    """Number of slices of the raw volume, those that were left out included."""
+    positions: tuple[int, ...] | None = None
+    """The raw volume's slices that the file holds, in order; None: all of them."""
+    kept: tuple[float, ...] = ()
+    """Of each slice, the share of the object's energy that its maps keep (``recon.data.kept``)."""
+    covered: tuple[float, ...] = ()
+    """Of each slice, the share of the object that its maps cover."""
+    simulation: str = ""
+    """Identity of the settings with which a simulator made the volume; nothing where it was not simulated."""
+    phase_encodings: Literal[1, 2] = 1
+    """2: a three-dimensional scan, whose rows are a phase-encode direction, too."""
 
 
 def volume_file(volume: str) -> str:
@@ -69,6 +84,10 @@ class Piece(NamedTuple):
     target: NDArray[np.complex64]
     truth: NDArray[np.complex64] | None = None
     """The target without its noise, if it is known."""
+    position: int = 0
+    """Number of the slice in the raw volume."""
+    kept: Kept | None = None
+    """What the maps keep of it."""
 
 
 def write_volume(
@@ -76,44 +95,70 @@ def write_volume(
     record: Mapping[str, Any],
     pieces: Iterable[Piece],
     matrices: Mapping[str, NDArray[np.complex64]] | None = None,
+    at_end: Callable[[], Mapping[str, Any]] = dict,
 ) -> VolumeRecord:
     """Write one volume, slice by slice, whole or not at all.
 
     Args:
         path: the file to write.
-        record: the fields of ``VolumeRecord`` except ``scale``, which is found here: the volume's largest target
-            magnitude inside the crop. Where its ``truth`` holds, each piece has one.
-        pieces: the slices in order, as many as ``record['slices']``.
+        record: the fields of ``VolumeRecord`` that are known before; ``slices`` is the most that may come, and is
+            replaced by the number that came. ``scale`` is found here: the volume's largest target magnitude inside the
+            crop. Where its ``truth`` holds, each piece has one.
+        pieces: the slices in order.
         matrices: what the coils were multiplied by, ``whitening`` first and ``compression`` then, to be stored too.
+        at_end: gives the fields that are known only when all pieces have come.
 
     Returns:
         The record as stored in the file.
 
     Raises:
-        InputError: the target is zero everywhere inside the crop.
+        InputError: there is no piece, or the target is zero everywhere inside the crop.
     """
     shape = (record["rows"], record["columns"])
-    coils = (record["slices"], record["coils"], *shape)
     region = centre(shape, (record["crop_rows"], record["crop_columns"]))
     brightest = 0.0
+    positions: list[int] = []
+    kept: list[Kept] = []
     # The file is closed before it takes its name.
     with replace_file(path) as fresh, h5py.File(fresh, "w") as file:
-        kspace = file.create_dataset("kspace", coils, np.complex64)
-        maps = file.create_dataset("maps", coils, np.complex64)
-        target = file.create_dataset("target", (record["slices"], *shape), np.complex64)
-        truth = file.create_dataset("truth", target.shape, np.complex64) if record.get("truth") else None
-        for position, piece in enumerate(pieces):
-            kspace[position], maps[position], target[position] = piece.kspace, piece.maps, piece.target
-            if truth is not None:
-                truth[position] = piece.truth
-            brightest = max(brightest, float(np.abs(piece.target[region]).max()))
+        for piece in pieces:
+            arrays = {"kspace": piece.kspace, "maps": piece.maps, "target": piece.target}
+            if record.get("truth"):
+                assert piece.truth is not None
+                arrays["truth"] = piece.truth
+            for name, array in arrays.items():
+                if not positions:
+                    # A chunk a slice, so that slices that are left out leave no room behind.
+                    most, chunk = (record["slices"], *array.shape), (1, *array.shape)
+                    file.create_dataset(name, (0, *array.shape), np.complex64, maxshape=most, chunks=chunk)
+                file[name].resize(len(positions) + 1, axis=0)
+                file[name][len(positions)] = array
+            brightest = max(brightest, float(magnitude_of(piece.target)[region].max()))
+            positions.append(piece.position)
+            kept += [] if piece.kept is None else [piece.kept]
         if brightest == 0:
-            raise InputError(f"{record['source']}: the combined image is zero everywhere; is its k-space empty?")
+            what = "the combined image is zero everywhere; is its k-space empty?" if positions else "no slice is left"
+            raise InputError(f"{record['source']}: {what}")
         for name, matrix in (matrices or {}).items():
             file[name] = matrix
-        full = VolumeRecord(**{**record, "scale": brightest})
+        about = {
+            "slices": len(positions),
+            "raw_slices": record["slices"],
+            "positions": None if len(positions) == record["slices"] else positions,
+            "kept": [round(min(1.0, one.energy), 4) for one in kept],
+            "covered": [round(one.covered, 4) for one in kept],
+            "scale": brightest,
+        }
+        full = VolumeRecord(**{**record, **about, **at_end()})
         file.attrs["record"] = full.model_dump_json()
     return full
+
+
+def magnitude_of(image: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """Magnitude (rows, columns) of an image, or of one image for each set of maps (sets, rows, columns)."""
+    if image.ndim == 2:
+        return np.abs(image)
+    return np.sqrt((image.real**2 + image.imag**2).sum(axis=0))
 
 
 def read_record(path: Path) -> VolumeRecord:

@@ -18,11 +18,10 @@ from recon.data.index import Split
 from recon.data.prepared import PreparedData, Slice
 from recon.evaluation.measure import measure
 from recon.physics.masks import Mask, fixed
-from recon.physics.operators import centre_crop
+from recon.physics.operators import centre_crop, magnitude_of
 
 Method = Callable[[Slice, Mask], "np.ndarray[Any, Any]"]
-"""A function that reconstructs one slice from the lines that the mask keeps → (rows, columns), in the target's
-units."""
+"""A function that reconstructs one slice from what the mask keeps → an image of the target's shape and units."""
 
 
 def measure_slice(piece: Slice, method: Method, mask: MaskConfig) -> dict[str, float]:
@@ -35,20 +34,23 @@ def measure_slice(piece: Slice, method: Method, mask: MaskConfig) -> dict[str, f
 def reconstruct(piece: Slice, method: Method, mask: MaskConfig) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The magnitude images of a method and of the reference for a slice, both (crop rows, crop columns)."""
     row = piece.row
-    drawn = fixed(mask, row.columns, padding=(row.pad_left, row.pad_right))
+    drawn = fixed(mask, row.shape, row.padding)
     target = centre_crop(torch.from_numpy(np.ascontiguousarray(piece.target)), (row.crop_rows, row.crop_columns))
-    return magnitude(piece, method, drawn), target.abs().numpy()
+    return magnitude(piece, method, drawn), magnitude_of(target[None])[0].numpy()
 
 
 def magnitude(piece: Slice, method: Method, mask: Mask) -> np.ndarray[Any, Any]:
-    """A method's magnitude image of a slice from the lines that the mask keeps, (crop rows, crop columns).
+    """A method's magnitude image of a slice from what the mask keeps, (crop rows, crop columns).
 
-    We mask the image to the support of the coil maps. The reference is zero elsewhere, so a method that puts signal
-    there (a wavelet bleeds over the edge) would be penalised for pixels on which there are no data.
+    We mask the image to the support of the coil maps (of several sets: of any of them). The reference is zero
+    elsewhere, so a method that puts signal there (a wavelet bleeds over the edge) would be penalised for pixels on
+    which there are no data.
     """
-    support = (piece.maps != 0).any(axis=0)
+    support = (piece.maps != 0).any(axis=tuple(range(piece.maps.ndim - 2)))
+    if mask.by_sample:
+        mask = mask.within(np.asarray(piece.kspace.any(axis=0)))
     image = torch.from_numpy(np.ascontiguousarray(method(piece, mask) * support))
-    return centre_crop(image, (piece.row.crop_rows, piece.row.crop_columns)).abs().numpy()
+    return magnitude_of(centre_crop(image, (piece.row.crop_rows, piece.row.crop_columns))[None])[0].numpy()
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,18 @@ from recon.data.loading import Batch
 from recon.evaluation import metrics
 from recon.evaluation.definitions import METRICS, Quantity
 from recon.network.unrolled import UnrolledNetwork
-from recon.physics.operators import centre_crop
+from recon.physics.operators import centre_crop, magnitude_of
 
 
 def measure(prediction: Tensor, target: Tensor, definition: str = "paper") -> dict[str, Tensor]:
     """SSIM, pSNR (dB) and nRMSE of magnitude images, each of shape (batch,).
 
     Args:
-        prediction: (batch, rows, columns), complex or real.
+        prediction: (batch, rows, columns), complex or real; (batch, sets, rows, columns) with several sets of maps.
         target: the same shape.
         definition: a name of ``recon.evaluation.definitions.DEFINITIONS``.
     """
-    a, b = prediction.abs(), target.abs()
+    a, b = magnitude_of(prediction), magnitude_of(target)
     return {
         "ssim": metrics.ssim(a, b, definition=definition),
         "psnr": metrics.psnr(a, b, definition=definition),

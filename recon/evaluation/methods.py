@@ -36,9 +36,9 @@ def network_method(network: UnrolledNetwork, task: str, device: torch.device | s
 
 
 def zero_filled(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
-    """Aᴴ of the kept lines: what the scanner shows without any reconstruction."""
-    coils = ifft(piece.kspace * mask.columns, axes=(-2, -1))
-    return np.asarray((piece.maps.conj() * coils).sum(axis=0))
+    """Aᴴ of what the mask keeps: what the scanner shows without any reconstruction."""
+    coils = ifft(piece.kspace * mask.kept, axes=(-2, -1))
+    return np.asarray((piece.maps.conj() * coils).sum(axis=-3))
 
 
 def noise_free_truth(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
@@ -54,18 +54,28 @@ def noise_free_truth(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
 def l1_wavelet(regularisation: float, iterations: int = 60) -> Method:
     """sigpy's ℓ1-wavelet SENSE reconstruction (db4), the classical reference.
 
+    It is ``sigpy.mri.app.L1WaveletRecon``, put together from sigpy's operators so that it takes several sets of maps:
+    each set's image has its own wavelet transform.
+
     Args:
         regularisation: λ of ½‖Ax − y‖² + λ‖Wx‖₁ for k-space divided by the volume's scale.
         iterations: number of FISTA iterations.
     """
 
-    import sigpy.mri.app  # imports numba, a second of CPU: not in every worker
+    import sigpy.mri.linop  # imports numba, a second of CPU: not in every worker
 
     def reconstruct(piece: Slice, mask: Mask) -> np.ndarray[Any, Any]:
-        app = sigpy.mri.app.L1WaveletRecon(
-            piece.kspace * mask.columns / piece.row.scale,
-            piece.maps,
-            regularisation,
+        kspace = piece.kspace * mask.kept / piece.row.scale
+        sampled = kspace.any(axis=0).astype(np.float32)
+        shape, plane = piece.target.shape, piece.target.shape[-2:]
+        sets = piece.maps.reshape(-1, *piece.maps.shape[-3:])
+        one_below_the_other = sigpy.linop.Reshape((len(sets) * plane[0], plane[1]), shape)
+        each = [sigpy.mri.linop.Sense(maps, weights=sampled) for maps in sets]
+        wavelet = sigpy.linop.Wavelet(shape, axes=(-2, -1), wave_name="db4")
+        app = sigpy.app.LinearLeastSquares(
+            sigpy.linop.Hstack(each, axis=0) * one_below_the_other,
+            kspace,
+            proxg=sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(wavelet.oshape, regularisation), wavelet),
             max_iter=iterations,
             # 1 / ‖AᴴA‖: F is unitary, the mask a projection, and Σ|s|² is at most one. Left to itself, sigpy estimates
             # the norm from NumPy's global random state, and gives another image every time.

@@ -32,6 +32,10 @@ accelerated steps with η = 1 and r = 0. Nothing in them is learnt, and no gradi
 then takes over x and v (also with ``k-space``, whose data term begins at zero otherwise), and with ``accelerated`` dx
 and dv; its β counts the steps before it. A block costs many times as much as such a step.
 
+With several sets of maps (soft SENSE, ``recon.physics.operators``) x, v and r have one image per set. The U-Net runs on
+each of them by itself, so the weights know nothing of the number of sets. The recursions stay as they are: the sets of
+a pixel are orthonormal, so the maps that combine the coils turn Σ_j s_j r_j back into Σ|s_j|² r_j for each set j.
+
 With ``zero_init`` the last convolution of every U-Net starts at zero and the image's mean is not added to its output,
 so r = 0 and the untrained network is plain gradient descent on the data. fastMRI's normalised U-Net adds the mean:
 zeroed, it would take the mean out of the image in one block and let the data put it back in the next. Without
@@ -59,7 +63,7 @@ from recon.physics.operators import Cartesian
 
 
 class State(NamedTuple):
-    """What one block hands to the next; each is (batch, rows, columns), complex."""
+    """What one block hands to the next; each is (batch, rows, columns) or (batch, sets, rows, columns), complex."""
 
     x: Tensor
     """The image."""
@@ -110,7 +114,8 @@ class Block(nn.Module):
         encoder, decoder, eta = self.path(task)
 
         def unet(image: Tensor) -> Tensor:
-            return regularise(encoder, decoder, image, self.restore_mean, self.multiple, run)
+            each = image.flatten(0, -3)  # the sets of maps are taken for further samples
+            return regularise(encoder, decoder, each, self.restore_mean, self.multiple, run).view_as(image)
 
         x, v, dx, dv = state
         if self.in_kspace:
@@ -184,6 +189,9 @@ class UnrolledNetwork(nn.Module):
 
     def forward(self, operator: Cartesian, kspace: Tensor, task: str) -> Tensor:
         """Reconstruct: the SENSE-combined image, (batch, rows, columns), complex.
+
+        With several sets of maps there is one image per set, (batch, sets, rows, columns);
+        ``recon.physics.operators.magnitude_of`` combines their magnitudes.
 
         Args:
             operator: maps and mask of the acquisition: ``Sense`` of centred k-space, ``ColumnSense`` of hybrid space.

@@ -19,16 +19,18 @@ def sense_combine(images: Complex, maps: Complex) -> Complex:
     """Combine coil images to one image: Σ s̄·x / Σ|s|², zero where no coil is sensitive.
 
     The least-squares image for fully sampled data with white noise (Pruessmann et al. 1999, Magn Reson Med 42:952-962).
+    With several sets of maps, which are orthonormal at each pixel, that is one such image per set (Uecker et al. 2014,
+    Magn Reson Med 71:990-1001).
 
     Args:
         images: (coils, rows, columns).
-        maps: (coils, rows, columns).
+        maps: (coils, rows, columns) or (sets, coils, rows, columns).
 
     Returns:
-        (rows, columns).
+        (rows, columns) or (sets, rows, columns).
     """
-    power = np.sum(maps.real**2 + maps.imag**2, axis=0)
-    combined = np.sum(maps.conj() * images, axis=0)
+    power = np.sum(maps.real**2 + maps.imag**2, axis=-3)
+    combined = np.sum(maps.conj() * images, axis=-3)
     return np.divide(combined, power, out=np.zeros_like(combined), where=power > 0).astype(np.complex64)
 
 

@@ -5,6 +5,10 @@ k-space stays in *hybrid* space, (row position, column frequency), so that only 
 plain FFTs and never shift: the diagonals of ``recon.physics.fourier.centring_phases`` sit in maps and sampling
 (``Sense``) or were folded into maps and k-space beforehand (``ColumnSense``; ``to_hybrid`` does it).
 ``recon.physics.espirit`` computes the maps, ``recon.data.loading`` makes the batches.
+
+Soft SENSE (Uecker et al. 2014, Magn Reson Med 71:990-1001): where an object is larger than the field of view, several
+parts of it lie in one pixel, and one set of maps cannot explain them. With several sets the image has one part per set,
+A x = sampling · FFT · Σ_j s_j x_j. The sets of a pixel are orthonormal or zero, so ‖AᴴA‖ ≤ 1 as with one set.
 """
 
 import math
@@ -22,17 +26,20 @@ Image = TypeVar("Image", np.ndarray, Tensor)
 class Cartesian:
     """A by plain FFTs, ``sampling`` · FFT over ``axes`` · ``maps``: what the two operators below have in common.
 
+    An image is (batch, rows, columns) with one set of maps, (batch, sets, rows, columns) with several.
+
     Attributes:
-        maps: s, (batch, coils, rows, columns), complex, phases folded in.
+        maps: s, (batch, coils, rows, columns) or (batch, sets, coils, rows, columns), complex, phases folded in.
         sampling: the mask, times output phases where there are any; broadcasts against k-space; complex.
-        coverage: Σ|s|² over the coils, (batch, rows, columns), real. It is 1 where ESPIRiT saw signal.
+        coverage: Σ|s|² over the coils, the shape of an image, real. It is 1 where ESPIRiT saw signal.
     """
 
     def __init__(self, maps: Tensor, sampling: Tensor, axes: tuple[int, ...]) -> None:
         self.maps = maps
         self.sampling = sampling
-        self.coverage = torch.view_as_real(maps).square().sum(dim=(1, -1))
+        self.coverage = torch.view_as_real(maps).square().sum(dim=(-4, -1))
         self._axes = axes
+        self._several = maps.ndim == 5
         self._maps_conj = maps.conj().resolve_conj()
         self._sampling_conj = sampling.conj().resolve_conj()
         self._mask = (sampling * self._sampling_conj).real.to(maps.dtype)
@@ -41,15 +48,16 @@ class Cartesian:
         self._scaled_mask = self._mask / math.prod(maps.shape[axis] for axis in axes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A x: image (batch, rows, columns) → k-space (batch, coils, rows, columns)."""
-        return self.sampling * self._fft(self.maps * x.unsqueeze(1))
+        """A x: image → k-space (batch, coils, rows, columns)."""
+        return self.sampling * self._fft(self._coil_images(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Aᴴ y: k-space (batch, coils, rows, columns) → image (batch, rows, columns)."""
-        return (self._maps_conj * self._ifft(self._sampling_conj * y)).sum(dim=1)
+        """Aᴴ y: k-space (batch, coils, rows, columns) → image."""
+        coils = self._ifft(self._sampling_conj * y)
+        return (self._maps_conj * (coils.unsqueeze(1) if self._several else coils)).sum(dim=-3)
 
     def normal(self, x: Tensor) -> Tensor:
-        """AᴴA x: image (batch, rows, columns) → the same. Differentiable in x; the maps are taken as constants.
+        """AᴴA x: image → image. Differentiable in x; the maps are taken as constants.
 
         AᴴA is its own adjoint, so its gradient is another AᴴA, and nothing of the coils' size is kept for it.
         """
@@ -58,6 +66,11 @@ class Cartesian:
         result: Tensor = _Normal.apply(x, self)
         return result
 
+    def _coil_images(self, x: Tensor) -> Tensor:
+        """Σ_j s_j x_j: image → (batch, coils, rows, columns)."""
+        y = self.maps * x.unsqueeze(-3)
+        return y.sum(dim=1) if self._several else y
+
     def _fft(self, x: Tensor) -> Tensor:
         return torch.fft.fftn(x, dim=self._axes, norm="ortho")
 
@@ -65,9 +78,11 @@ class Cartesian:
         return torch.fft.ifftn(x, dim=self._axes, norm="ortho")
 
     def _normal(self, x: Tensor) -> Tensor:
-        y = torch.fft.fftn(self.maps * x.unsqueeze(1), dim=self._axes)
+        y = torch.fft.fftn(self._coil_images(x), dim=self._axes)
         y *= self._scaled_mask
         y = torch.fft.ifftn(y, dim=self._axes, norm="forward")
+        if self._several:
+            return (y.unsqueeze(1) * self._maps_conj).sum(dim=2)
         y *= self._maps_conj
         return y.sum(dim=1)
 
@@ -76,7 +91,7 @@ class Sense(Cartesian):
     """A on centred two-dimensional k-space: the general path, for any Cartesian mask.
 
     Args:
-        maps: (batch, coils, rows, columns), complex, as stored.
+        maps: (batch, coils, rows, columns) or (batch, sets, coils, rows, columns), complex, as stored.
         mask: broadcasts against k-space, for instance (batch, 1, rows, columns); bool or 0 and 1.
     """
 
@@ -91,7 +106,8 @@ class ColumnSense(Cartesian):
     """A in hybrid space, for masks that keep whole columns: the fast path, one-dimensional FFTs only.
 
     Args:
-        maps: (batch, coils, rows, columns), complex, with the columns' phases folded in by ``to_hybrid``.
+        maps: (batch, coils, rows, columns) or (batch, sets, coils, rows, columns), complex, with the columns' phases
+            folded in by ``to_hybrid``.
         mask: (batch, 1, 1, columns), bool or 0 and 1.
     """
 
@@ -107,6 +123,15 @@ def to_hybrid(kspace: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
     """
     columns_in, columns_out = phases(kspace.shape[-1], kspace)
     return ifft(kspace, (-2,)) * columns_out.conj(), maps * columns_in
+
+
+def magnitude_of(image: Tensor) -> Tensor:
+    """Magnitudes, (batch, rows, columns), of images with one set of maps or several: √Σ_j|x_j|².
+
+    Args:
+        image: (batch, rows, columns) or (batch, sets, rows, columns), complex or real.
+    """
+    return image.abs() if image.ndim == 3 else torch.linalg.vector_norm(image, dim=1)
 
 
 def phases(n: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,10 @@ Where the numbers of `TISSUES` come from:
   spectrum of Hamilton et al., "In vivo characterization of the liver fat 1H MR spectrum", NMR in Biomedicine
   24:784–790 (2011).
 - Sequence timing: within the ranges (TR 2200–3000 ms, TE 27–34 ms) of the knee scans described by Knoll et al.,
-  "fastMRI: a publicly available raw k-space and DICOM dataset of knee images", Radiology: AI 2:e190007 (2020).
+  "fastMRI: a publicly available raw k-space and DICOM dataset of knee images", Radiology: AI 2:e190007 (2020). That of
+  the T2-weighted scan: like the axial T2-weighted fast spin echo of the knee protocol in Hammernik et al., "Learning a
+  variational network for reconstruction of accelerated MRI data", MRM 79:3055–3071 (2018), but without its fat
+  suppression.
 
 Proton densities, the fat fractions, and all values of skin, nerve, red marrow, oedema, synovium and venous blood are
 chosen by us to look right, near the values of the tissue that each resembles; they are not measurements.
@@ -79,7 +82,9 @@ class Protocol:
 PROTOCOLS = (
     Protocol("CORPD_FBK", 2750.0, 28.0, fat_suppressed=False, noise=1.0),
     Protocol("CORPDFS_FBK", 2850.0, 33.0, fat_suppressed=True, noise=1.35),
+    Protocol("CORT2_FBK", 4000.0, 65.0, fat_suppressed=False, noise=1.0),
 )
+"""The contrasts that can be simulated. A volume's random numbers hang on its place here: add new ones at the end."""
 
 UNSUPPRESSIBLE_FAT = 0.06
 """Share of the fat signal that suppression never removes: most of the peaks that resonate beside water."""

@@ -2,7 +2,8 @@
 
 Every format holds the same samples. ISMRMRD is written by the ``ismrmrd`` package, as a scanner's converter would: a
 noise scan, slices interleaved, padded lines left out. Formats without a header get their hints in a JSON file beside.
-How the noise was drawn goes into every one: in HDF5 as a text of its own, else among the hints.
+How the noise was drawn and the settings of the simulation go into every one: in HDF5 as texts of their own, else among
+the hints.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ import scipy.io
 from numpy.typing import NDArray
 
 from recon.data.readers.drawn import NAME as NOISE
-from recon.data.readers.raw import usual_task
+from recon.data.readers.raw import SIMULATION, usual_task
 from recon.files import replace_directory, replace_file
 
 Format = Literal["fastmri", "ismrmrd", "hammernik", "cfl", "numpy"]
 
 NOISE_READOUTS = 64
 """Number of readouts of the noise scan."""
+MATLAB_HEAD = b"MATLAB 5.0 MAT-file, simulated".ljust(116)
+"""The text that MATLAB's format 5 begins with, free but for its first word."""
 
 
-def convert(path: Path, format: Format, rng: np.random.Generator) -> Path:
-    """Write a volume of fastMRI's layout in another format beside it, and remove the original.
+def convert(made: Path, path: Path, format: Format, rng: np.random.Generator) -> Path:
+    """Write a volume of fastMRI's layout in another format, and remove the original.
 
     Args:
-        path: ``FOLDER/PATIENT_ACQUISITION.h5``, as ``recon.simulate.write`` names it.
+        made: the file of fastMRI's layout.
+        path: ``FOLDER/PATIENT_ACQUISITION.h5``, as ``recon.simulate.write`` names it; the ending changes.
         format: the other format.
         rng: what the noise scan is drawn from.
 
@@ -42,9 +46,9 @@ def convert(path: Path, format: Format, rng: np.random.Generator) -> Path:
     """
     if format == "fastmri":
         return path
-    with h5py.File(path, "r") as file:
+    with h5py.File(made, "r") as file:
         written = _WRITERS[format](path, file, rng)
-    path.unlink()
+    made.unlink()
     return written
 
 
@@ -82,8 +86,9 @@ def _ismrmrd(path: Path, volume: h5py.File, rng: np.random.Generator) -> Path:
                 kspace = volume["kspace"][position]
                 for step in range(limits.minimum, limits.maximum + 1):
                     append(kspace[:, :, left + step], (), kspace_encode_step_1=step, slice=position)
-        if NOISE in volume:
-            with h5py.File(fresh, "r+") as file:
+        with h5py.File(fresh, "r+") as file:
+            file.attrs[SIMULATION] = volume.attrs[SIMULATION]
+            if NOISE in volume:
                 file[NOISE] = volume[NOISE][()]
     return target
 
@@ -92,7 +97,11 @@ def _hammernik(path: Path, volume: h5py.File, rng: np.random.Generator) -> Path:
     folder = path.parent / volume.attrs["acquisition"] / volume.attrs["patient_id"]
     with replace_directory(folder) as fresh:
         for position, kspace in enumerate(volume["kspace"], start=1):
-            scipy.io.savemat(fresh / f"rawdata{position}.mat", {"rawdata": kspace.transpose(1, 2, 0)})
+            file = fresh / f"rawdata{position}.mat"
+            scipy.io.savemat(file, {"rawdata": kspace.transpose(1, 2, 0)})
+            with file.open("r+b") as opened:
+                # The text at its head has the date in it, and the same arguments give the same bytes.
+                opened.write(MATLAB_HEAD)
         _write_hints(fresh / "rawdata1.mat", volume)
     return folder / "rawdata1.mat"
 
@@ -102,26 +111,26 @@ def _cfl(path: Path, volume: h5py.File, rng: np.random.Generator) -> Path:
     sizes = [rows, columns, 1, coils, *[1] * 9, slices, 1, 1]
     path.with_suffix(".hdr").write_text("# Dimensions\n" + " ".join(map(str, sizes)) + "\n")
     target = path.with_suffix(".cfl")
+    _write_hints(target, volume)
     with replace_file(target) as fresh, fresh.open("wb") as file:
         for kspace in volume["kspace"]:
             file.write(np.ascontiguousarray(kspace.swapaxes(1, 2), "<c8").tobytes())
-    _write_hints(target, volume)
     return target
 
 
 def _numpy(path: Path, volume: h5py.File, rng: np.random.Generator) -> Path:
     target = path.with_suffix(".npy")
+    _write_hints(target, volume, axes=["slices", "coils", "rows", "columns"])
     with replace_file(target) as fresh:
         array = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.complex64, shape=volume["kspace"].shape)
         for position, kspace in enumerate(volume["kspace"]):
             array[position] = kspace
         array.flush()
-    _write_hints(target, volume, axes=["slices", "coils", "rows", "columns"])
     return target
 
 
 def _write_hints(path: Path, volume: h5py.File, **more: Any) -> None:
-    """What the header would have said, beside the file."""
+    """What the header would have said, beside the file and before it: no file is ever there without its hints."""
     encoding = ismrmrd.xsd.CreateFromDocument(volume["ismrmrd_header"][()]).encoding[0]
     size = encoding.reconSpace.matrixSize
     hints = {
@@ -129,6 +138,7 @@ def _write_hints(path: Path, volume: h5py.File, **more: Any) -> None:
         "crop": [size.x, size.y],
         "task": usual_task(volume.attrs["acquisition"]),
         "patient": volume.attrs["patient_id"],
+        SIMULATION: volume.attrs[SIMULATION],
         **({NOISE: json.loads(volume[NOISE][()])} if NOISE in volume else {}),
         **more,
     }

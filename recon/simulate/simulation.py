@@ -1,15 +1,16 @@
 """A whole simulated data set: who is examined, from which knee, and in which split."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from recon.errors import InputError
 from recon.mapping import Map
-from recon.simulate.contrast import PROTOCOLS
+from recon.simulate import settings
 from recon.simulate.formats import Format
 from recon.simulate.geometry import Geometry
 from recon.simulate.write import Examination, Split, examine
+from recon.simulate.write import contrasts as known_contrasts
 
 SUBJECTS: Mapping[str, int] = {"train": 8, "val": 2, "test": 2}
 KNEES: Mapping[Split, str] = {"train": "ab", "val": "ab", "test": "c"}
@@ -17,6 +18,8 @@ KNEES: Mapping[Split, str] = {"train": "ab", "val": "ab", "test": "c"}
 FIRST: Mapping[Split, int] = {"train": 0, "val": 6000, "test": 8000}
 """The number of a split's first subject, so that more subjects of one split leave those of the others as they are."""
 LAST = 9999
+CONTRASTS = ("PDw", "PDw-FS")
+"""What is simulated unless someone asks for other contrasts: fastMRI's."""
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 Progress = Callable[[int, int], Any]
@@ -33,26 +36,31 @@ def simulate(
     phase_lines: int | None = None,
     snr: float = 30.0,
     seed: int = 0,
+    contrasts: Sequence[str] = CONTRASTS,
     format: Format = "fastmri",
+    refuse_others: bool = False,
     map: Map = map,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Simulate knees and write one file per volume: `out/train`, `out/val` and `out/test`.
 
-    subjects: how many of each split; a subject has two volumes, `kneeNNNN_CORPD_FBK.h5` and
-    `kneeNNNN_CORPDFS_FBK.h5`. matrix: rows and columns of the reconstructed image; k-space has twice the rows
+    subjects: how many of each split; a subject has a volume per contrast, such as `kneeNNNN_CORPD_FBK.h5` and
+    `kneeNNNN_CORPDFS_FBK.h5`. contrasts: PDw, PDw-FS and T2w, or some of them; adding one leaves the volumes of the
+    others as they are. matrix: rows and columns of the reconstructed image; k-space has twice the rows
     (readout oversampling) and 1.15 times the columns, of which `phase_lines` are acquired (fastMRI's 332 of 368 at 320,
     in proportion, where None) and the others zero. Slices are 3 mm thick and spread over the joint. snr: of muscle in
     the proton-density scan, coils combined at best; infinite means no noise, and 0 noise alone, without a knee.
     format: of the files (``recon.simulate.formats``); fastMRI's HDF5 by default.
+    refuse_others: whether a folder that holds raw volumes of other settings is an error, before any work; the command
+    line says yes.
     map: like the built-in; it may run the examinations anywhere and in any order but must return them in order.
     progress: called with the volumes done and all.
 
-    Returns the paths of all volumes. The same arguments give the same bytes. Raises InputError for arguments out of
-    range.
+    Returns the paths of all volumes. The same arguments give the same bytes; more subjects or contrasts may be added to
+    a folder later. Raises InputError for arguments out of range, and for a folder that is refused.
     """
     out = Path(out)
-    _check(subjects, matrix, slices, coils, field_of_view_mm, phase_lines, snr, seed, format)
+    _check(subjects, matrix, slices, coils, field_of_view_mm, phase_lines, snr, seed, contrasts, format)
     lines = phase_lines if phase_lines is not None else 2 * round(matrix * 332 / 640)
     columns = max(2 * round(matrix * 368 / 640), lines + lines % 2)
     geometry = Geometry(
@@ -74,13 +82,16 @@ def simulate(
             geometry=geometry,
             coils=coils,
             snr=float(snr),
+            contrasts=tuple(contrasts),
             format=format,
         )
         for split in SPLITS
         for index in range(subjects.get(split, 0))
     ]
+    if refuse_others:
+        settings.refuse_others(out, examinations[0].settings, format)
     paths: list[Path] = []
-    total = len(examinations) * len(PROTOCOLS)
+    total = len(examinations) * len(examinations[0].protocols)
     for written in map(examine, examinations):
         paths.extend(written)
         if progress is not None:
@@ -97,6 +108,7 @@ def _check(
     phase_lines: int | None,
     snr: float,
     seed: int,
+    contrasts: Sequence[str],
     format: str,
 ) -> None:
     for split, count in subjects.items():
@@ -123,5 +135,9 @@ def _check(
         raise InputError(f"snr is {snr:g}, where a number from 0 is wanted")
     if seed < 0:
         raise InputError(f"seed is {seed}, where a number from 0 is wanted")
+    known = known_contrasts()
+    if not contrasts or len({*contrasts}) < len(contrasts) or not {*known} >= {*contrasts}:
+        said = ", ".join(contrasts) or "empty"
+        raise InputError(f"contrasts is {said}, where some of {', '.join(known)} are wanted, each once")
     if format not in get_args(Format):
         raise InputError(f"format is {format!r}, where {', '.join(get_args(Format))} is wanted")

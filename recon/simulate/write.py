@@ -1,6 +1,7 @@
-"""One simulated examination, written as it is made: a subject's two volumes, in fastMRI's HDF5 layout or others.
+"""One simulated examination, written as it is made: a subject's volumes, one per contrast, in one of several formats.
 
-Beside the k-space stands how its noise was drawn (``recon.data.readers.drawn``), so that the noise-free image is known.
+Beside the k-space stand how its noise was drawn (``recon.data.readers.drawn``), so that the noise-free image is known,
+and the settings of the simulation, so that volumes of other settings are told apart.
 
 Leaves to others: anatomy, contrast and coils; here they are only put together and written.
 """
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from recon.data.readers.drawn import NAME as DRAWN_NOISE
 from recon.data.readers.drawn import DrawnNoise, draw_noise, noise_factor
-from recon.data.readers.raw import SamplesHash
+from recon.data.readers.raw import SIMULATION, SamplesHash, usual_task
 from recon.files import replace_file
 from recon.physics.fourier import ifft
 from recon.simulate.anatomy import Subject
@@ -26,6 +27,7 @@ from recon.simulate.contrast import PROTOCOLS, Protocol, signals, water_and_fat
 from recon.simulate.formats import Format, convert
 from recon.simulate.geometry import SUPERSAMPLING, Geometry
 from recon.simulate.receive import Receiver, acquire
+from recon.simulate.settings import Settings
 from recon.simulate.texture import SmoothMap
 
 SIMULATOR_VERSION = 2
@@ -43,9 +45,10 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Examination:
-    """Everything that determines a subject's two files; picklable, so that any map can carry it to a worker.
+    """Everything that determines a subject's files; picklable, so that any map can carry it to a worker.
 
     snr: of muscle in the proton-density scan, coils combined at best; infinite means no noise, and 0 noise alone.
+    contrasts: by their tasks' names, as in ``contrasts``.
     """
 
     out: Path
@@ -56,7 +59,27 @@ class Examination:
     geometry: Geometry
     coils: int
     snr: float
+    contrasts: tuple[str, ...]
     format: Format = "fastmri"
+
+    @property
+    def settings(self) -> Settings:
+        """What it has in common with every other examination of the data set."""
+        return Settings(
+            simulator=SIMULATOR_VERSION,
+            matrix=self.geometry.matrix,
+            slices=self.geometry.slices,
+            coils=self.coils,
+            snr=self.snr,
+            seed=self.seed,
+            field_of_view_mm=self.geometry.field_of_view_mm,
+            phase_lines=self.geometry.lines,
+        )
+
+    @property
+    def protocols(self) -> dict[int, Protocol]:
+        """Those of the contrasts, by their place among all, which seeds their random numbers."""
+        return {number: one for number, one in enumerate(PROTOCOLS) if usual_task(one.acquisition) in self.contrasts}
 
     @property
     def patient(self) -> str:
@@ -64,8 +87,13 @@ class Examination:
         return f"knee{self.number:04d}"
 
     def path(self, protocol: Protocol) -> Path:
-        """Where a volume is written."""
+        """Where a volume is written in fastMRI's layout; in another format beside it, by the same name."""
         return self.out / self.split / f"{self.patient}_{protocol.acquisition}.h5"
+
+    def made(self, protocol: Protocol) -> Path:
+        """Where a volume is made: hidden where it is yet to be converted, so that nothing takes it for the result."""
+        path = self.path(protocol)
+        return path if self.format == "fastmri" else path.with_name(f".{path.name}")
 
     def words(self, *words: int) -> tuple[int, ...]:
         """What the subject's stream of random numbers for one purpose is seeded with."""
@@ -76,29 +104,37 @@ class Examination:
         return np.random.default_rng(np.random.SeedSequence(self.words(*words)))
 
 
+def contrasts() -> tuple[str, ...]:
+    """Names of the tasks of all contrasts that can be simulated."""
+    return tuple(usual_task(protocol.acquisition) for protocol in PROTOCOLS)
+
+
 _ANATOMY, _TEXTURE, _COILS, _PHASE, _NOISE, _FIELD, _NOISE_SCAN = range(7)
 
 
 def examine(examination: Examination) -> list[Path]:
-    """Simulate and write both volumes of a subject; returns their paths. The result depends on the arguments alone."""
-    geometry = examination.geometry
+    """Simulate and write the volumes of a subject; returns their paths. Each depends on the arguments and its contrast
+    alone."""
+    geometry, protocols = examination.geometry, examination.protocols
+    shape = (geometry.slices, examination.coils, geometry.rows, geometry.columns)
     subject = Subject(examination.knee, examination.rng(_ANATOMY), coarse=geometry.coarse)
     receiver = Receiver(geometry, examination.coils, examination.rng(_COILS))
     field = SmoothMap(geometry.field_of_view_mm, examination.rng(_FIELD))
     factor = noise_factor(receiver.covariance)
-    hashes = [SamplesHash((geometry.slices, examination.coils, geometry.rows, geometry.columns)) for _ in PROTOCOLS]
-    phases = [SmoothMap(geometry.field_of_view_mm, examination.rng(_PHASE, n)) for n in range(len(PROTOCOLS))]
+    hashes = {number: SamplesHash(shape) for number in protocols}
+    phases = {number: SmoothMap(geometry.field_of_view_mm, examination.rng(_PHASE, number)) for number in protocols}
     with contextlib.ExitStack() as stack:
-        volumes = [
-            stack.enter_context(_volume(examination, subject.side, receiver, protocol)) for protocol in PROTOCOLS
-        ]
+        volumes = {
+            number: stack.enter_context(_volume(examination, subject.side, receiver, protocol))
+            for number, protocol in protocols.items()
+        }
         for index in range(geometry.slices):
             fractions = subject.fractions(geometry, index, examination.rng(_TEXTURE, index))
             x, y, z = geometry.axes(index)
             middle = float(x.mean())
             sensitivities = receiver.sensitivities(middle, y, z)
             off_resonance = FIELD_HZ * field(middle, y, z)
-            for number, protocol in enumerate(PROTOCOLS):
+            for number, protocol in protocols.items():
                 water, fat = water_and_fat(fractions, protocol, off_resonance, subject.spread)
                 magnitude = water + np.roll(fat, FAT_SHIFT_PIXELS * SUPERSAMPLING, axis=0)
                 image = magnitude * np.exp(1j * PHASE_RAD * phases[number](middle, y, z)).astype(np.complex64)
@@ -107,10 +143,10 @@ def examine(examination: Examination) -> list[Path]:
                 volumes[number]["kspace"][index] = kspace
                 volumes[number]["reconstruction_rss"][index] = root_sum_of_squares(kspace, geometry.matrix)
         # A scan of nothing has no image without its noise.
-        for number, protocol in enumerate(PROTOCOLS if examination.snr > 0 else ()):
+        for number, protocol in protocols.items() if examination.snr > 0 else ():
             drawn = DrawnNoise.remember(
                 entropy=examination.words(_NOISE, number),
-                shape=(examination.coils, geometry.rows, geometry.columns),
+                shape=shape[1:],
                 acquired=geometry.padding,
                 scale=GAIN * noise_level(examination.snr, protocol),
                 factor=factor,
@@ -118,8 +154,13 @@ def examine(examination: Examination) -> list[Path]:
             )
             volumes[number][DRAWN_NOISE] = drawn.model_dump_json()
     return [
-        convert(examination.path(protocol), examination.format, examination.rng(_NOISE_SCAN, number))
-        for number, protocol in enumerate(PROTOCOLS)
+        convert(
+            examination.made(protocol),
+            examination.path(protocol),
+            examination.format,
+            examination.rng(_NOISE_SCAN, number),
+        )
+        for number, protocol in protocols.items()
     ]
 
 
@@ -163,7 +204,7 @@ def root_sum_of_squares(kspace: NDArray[np.complex64], matrix: int) -> NDArray[n
 def _volume(examination: Examination, side: str, receiver: Receiver, protocol: Protocol) -> Iterator[h5py.File]:
     """An HDF5 file to fill slice by slice; when it is full its attributes follow, and it takes its name."""
     geometry, coils = examination.geometry, examination.coils
-    with replace_file(examination.path(protocol)) as temporary, h5py.File(temporary, "w") as file:
+    with replace_file(examination.made(protocol)) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("kspace", (geometry.slices, coils, geometry.rows, geometry.columns), np.complex64)
         images = file.create_dataset("reconstruction_rss", (geometry.slices, geometry.matrix, geometry.matrix), "f4")
         file["ismrmrd_header"] = header(geometry, coils, protocol, examination.patient)
@@ -178,6 +219,7 @@ def _volume(examination: Examination, side: str, receiver: Receiver, protocol: P
         file.attrs["subject"] = examination.number
         file.attrs["knee"] = examination.knee
         file.attrs["side"] = side
+        file.attrs[SIMULATION] = str(examination.settings)
         covariance = receiver.covariance * (GAIN * noise_level(examination.snr, protocol)) ** 2
         # No attribute, which holds at most 64 KiB: that of 91 coils is larger.
         file["noise_covariance"] = covariance.astype(np.complex64)

@@ -93,13 +93,16 @@ class EpochReport:
 def complex_l1(prediction: Tensor, target: Tensor, crop: tuple[int, int]) -> Tensor:
     """Mean absolute error of real and imaginary parts over the centre crop (the loss of the paper's public code).
 
+    The errors of several sets of maps are added up, so that a set without signal changes nothing.
+
     Args:
-        prediction: (batch, rows, columns), complex.
+        prediction: (batch, rows, columns) or (batch, sets, rows, columns), complex.
         target: the same shape.
         crop: rows and columns of the centre region that counts.
     """
     difference = centre_crop(prediction, crop) - centre_crop(target, crop)
-    return torch.view_as_real(difference).abs().mean()
+    errors = torch.view_as_real(difference).abs()
+    return errors.mean() if errors.ndim == 4 else errors.sum(dim=1).mean()
 
 
 def train(

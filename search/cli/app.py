@@ -27,7 +27,7 @@ class Listed(NamedTuple):
 
 
 COMMANDS = {
-    "simulate": Listed("data", "Simulate raw two-contrast knee k-space."),
+    "simulate": Listed("data", "Simulate raw k-space of knees in two or three contrasts."),
     "prepare": Listed("data", "Prepare raw k-space for training."),
     "inspect": Listed("data", "Say what prepared data hold, and draw a contact sheet."),
     "train": Listed("training", "Train one network, without a search."),
@@ -39,7 +39,7 @@ COMMANDS = {
     "export": Listed("reading", "Export the confirmed best, or one trial, as a bundle."),
     "report": Listed("reading", "Report a study: tables and figures in the paper's form."),
     "test": Listed("testing", "Test a bundle on the test split, which nothing else opens."),
-    "reconstruct": Listed("testing", "Run a bundle on raw files, into fastMRI's layout."),
+    "reconstruct": Listed("testing", "Run a bundle on raw files, and write images."),
 }
 """The commands, in the order in which they are used."""
 

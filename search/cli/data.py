@@ -14,7 +14,7 @@ from recon.config import MasksConfig
 from recon.data.options import PrepareOptions
 from search.cli.app import app
 from search.cli.fields import Offered, changed, offering, validated
-from search.cli.options import Address, Axes, axis_names, named_glob
+from search.cli.options import Axes, axis_names, named_glob
 from search.cli.talk import bar, talk
 
 PROBLEMS_SHOWN = 20
@@ -42,6 +42,10 @@ def simulate(
         ),
     ] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed; the same one gives the same files bit for bit.")] = 0,
+    contrast: Annotated[
+        list[str] | None,
+        typer.Option(help="Contrast to simulate: PDw, PDw-FS or T2w; repeatable. Default: PDw and PDw-FS."),
+    ] = None,
     format: Annotated[
         Literal["fastmri", "ismrmrd", "hammernik", "cfl", "numpy"],
         typer.Option(
@@ -50,11 +54,15 @@ def simulate(
     ] = "fastmri",
     workers: Annotated[int, typer.Option(min=1, help="Number of subjects to make side by side.")] = os.cpu_count() or 1,
 ) -> None:
-    """Simulate raw two-contrast knee k-space.
+    """Simulate raw k-space of knees in two or three contrasts.
+
+    The folder may hold volumes of the same settings already: more subjects and more contrasts can be added. Volumes of
+    other settings are refused.
 
     Example: splitpoint simulate data/raw --train 8 --val 2 --test 2 --matrix 64 --coils 8
     """
     from recon.simulate import simulate as run
+    from recon.simulate.simulation import CONTRASTS
     from search.run.parallel import side_by_side
 
     with bar("simulating", "volumes") as step, side_by_side(workers) as mapped:
@@ -66,7 +74,9 @@ def simulate(
             coils=coils,
             snr=snr,
             seed=seed,
+            contrasts=contrast or CONTRASTS,
             format=format,
+            refuse_others=True,
             map=mapped,
             progress=step,
         )
@@ -77,12 +87,15 @@ PREPARE_FIELDS = (
     Offered.of("calibration"),
     Offered.of("calibration_width"),
     Offered.of("eigenvalue_crop"),
+    Offered.of("maps_sets"),
+    Offered.of("target"),
     Offered.of("espirit"),
     Offered.of("maps"),
     Offered.of("prewhiten"),
     Offered.of("coils"),
     Offered.of("compression"),
     Offered.of("hints.oversampling"),
+    Offered.of("hints.images"),
     Offered.of("patients"),
     Offered.of("split"),
     Offered.of("split_seed"),
@@ -106,17 +119,21 @@ def prepare(
             metavar="PREPARED", help="Prepared data set from which to take the maps of equal samples; repeatable."
         ),
     ] = None,
-    address: Address = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster: auto on one of its hosts, or HOST:PORT; default: this machine."),
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Number of volumes to prepare side by side; default: as many as fit.")
+        int | None,
+        typer.Option(min=1, help="Number of volumes to prepare side by side; default: as many as fit and pay."),
     ] = None,
     fields: Mapping[str, Any] = {},
 ) -> None:
     """Prepare raw k-space for training.
 
-    Reads ISMRMRD, fastMRI's HDF5, Hammernik's .mat, BART's .cfl and NumPy's .npy. Writes coil maps, targets, the split,
-    and nested subsets of each task into one folder. Problems with a file are shown and written to problems.csv. The
-    same command again continues what is unfinished.
+    Reads ISMRMRD, fastMRI, M4Raw, Siemens .dat, CMRxRecon, SKM-TEA, Calgary-Campinas, Hammernik's .mat, BART's .cfl and
+    NumPy's .npy. Writes coil maps, targets, the split, and nested subsets of each task into one folder. Problems with a
+    file are shown and written to problems.csv. The same command again continues what is unfinished.
 
     Example: splitpoint prepare data/raw --out data/prepared
     """
@@ -131,21 +148,28 @@ def prepare(
     options = validated(PrepareOptions, changed({}, changes), flags)
 
     from recon.data.prepare import prepare as run
-    from search.run.parallel import ray_map
+    from search.run.parallel import file_bytes, processes, ray_map, side_by_side
 
-    with bar("preparing", "volumes") as step, ray_map(address=address, workers=workers) as mapped:
+    # Ray where there is a cluster; on one machine processes cost less.
+    parallel = side_by_side(processes(workers, file_bytes(raw))) if address is None else ray_map(address, workers)
+    with bar("preparing", "volumes") as step, parallel as mapped:
         report = run(
             raw, out, options, reuse=reuse or [], map=mapped, progress=lambda done, total, result: step(done, total)
         )
-    for problem in report.problems.head(PROBLEMS_SHOWN).itertuples():
-        where = "" if problem.slice is pd.NA else f" slice {problem.slice}:"
-        talk.print(f"{problem.severity}: {problem.file}:{where} {problem.what}")
-    if len(report.problems) > PROBLEMS_SHOWN:
-        talk.print(f"{len(report.problems) - PROBLEMS_SHOWN} more such lines in {out / 'problems.csv'}")
+    # What many files have in common is one line.
+    alike = list(report.problems.groupby(["severity", "what"], sort=False))
+    for (severity, what), group in alike[:PROBLEMS_SHOWN]:
+        first, more = group.iloc[0], len(group) - 1
+        where = "" if first["slice"] is pd.NA else f" slice {first['slice']}:"
+        talk.print(f"{severity}: {first['file']}:{where} {what}" + (f" ({more} more like this)" if more else ""))
+    if len(alike) > PROBLEMS_SHOWN or any(len(group) > 1 for _, group in alike):
+        talk.print(f"all {len(report.problems)} findings: {out / 'problems.csv'}")
     done = (
         f"{len(report.prepared)} volumes prepared, {len(report.kept)} kept, {len(report.duplicates)} listed twice, "
         f"{len(report.failed)} left out"
     )
+    if report.slices_left_out:
+        done += f", and {report.slices_left_out} slices of the others"
     talk.print(f"{done} in {report.seconds:.0f} s: {out}, hash {(report.hash or 'none')[:12]}")
     if not report.ok:
         raise typer.Exit(1)
@@ -164,7 +188,8 @@ def inspect(
 ) -> None:
     """Say what prepared data hold, and draw a contact sheet.
 
-    Prints one line per task and split, and draws images, maps and masks of a few slices. For simulated data, also
+    Prints one line per task and split, and draws images, maps and masks of a few slices. `kept` is the least share of
+    the object's energy that the maps of a slice keep, noise apart; it should be near 1. For simulated data, also
     prints the ceiling: the SSIM of the noise-free truth on validation. If it is low, simulate at a higher --snr.
 
     Example: splitpoint inspect data/prepared --space spaces/quickstart.yaml
@@ -178,6 +203,7 @@ def inspect(
     prepared = PreparedData(data)
     masks = load_space(space).training.masks if space is not None else MasksConfig()
     table = summary(prepared, masks)
+    table["kept"] = table["kept"].round(3)
     if "ceiling" in table:
         table["ceiling"] = table["ceiling"].round(3)
     sys.stdout.write(plain_table(table))

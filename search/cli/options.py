@@ -47,7 +47,11 @@ Threads = Annotated[
 ]
 Axes = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="Axes of NumPy arrays in their order, such as 'slices coils rows columns'."),
+    typer.Option(
+        metavar="NAMES",
+        help="Axes of NumPy arrays in their order, such as 'slices coils rows columns'; 'readout' in place "
+        "of 'slices' is a three-dimensional scan.",
+    ),
 ]
 Data = Annotated[Path, typer.Option(help="Prepared data set.")]
 Address = Annotated[

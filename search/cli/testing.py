@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -100,20 +100,34 @@ def run_test(
 def reconstruct(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of an exported bundle.")],
     raw: Annotated[list[Path], typer.Argument(metavar="RAW", help="Raw files of any format, or folders of raw files.")],
-    out: Annotated[Path, typer.Option(help="File to write, or a folder for files named as the raw ones.")],
+    out: Annotated[Path, typer.Option(help="File to write, or a folder for files named as the raw volumes.")],
     task: Annotated[
         str | None, typer.Option(help="Task of the files, one of the bundle's; default: as each file says.")
     ] = None,
     axes: Axes = None,
-    oversampling: Annotated[float, typer.Option(help="Oversampling of the readout in files without a header.")] = 1.0,
+    oversampling: Annotated[
+        float | None, typer.Option(help="Readout oversampling, where the file does not say it or says it wrongly.")
+    ] = None,
+    images: Annotated[
+        Literal["one", "volumes", "average"] | None,
+        typer.Option(help="How to take a file that holds several images of each slice: one refuses it."),
+    ] = None,
+    format: Annotated[
+        Literal["fastmri", "nifti", "png"] | None,
+        typer.Option(
+            help="Format of the images: fastMRI's HDF5, NIfTI, or a PNG of all slices; default: as --out ends (.h5, "
+            ".nii.gz, .nii, .png), and fastMRI's in a folder."
+        ),
+    ] = None,
     device: Device = "auto",
     threads: Threads = 1,
 ) -> None:
-    """Run a bundle on raw files, into fastMRI's layout.
+    """Run a bundle on raw files, and write images.
 
-    Writes one file per raw file, with `reconstruction` (slices, rows, columns), which fastMRI's own evaluation reads.
-    Raw files are prepared like the bundle's training data. Undersampled files are reconstructed from their own lines,
-    fully sampled files from the lines that the bundle's test mask keeps.
+    Writes one file per raw volume. fastMRI's HDF5 holds `reconstruction` (slices, rows, columns), which fastMRI's own
+    evaluation reads; NIfTI holds voxel size and place in the patient, too. Raw files are prepared like the bundle's
+    training data. Undersampled files are reconstructed from their own samples, fully sampled files from the lines that
+    the bundle's test mask keeps.
 
     Example: splitpoint reconstruct runs/first/bundle data/raw/test --out reconstructions
     """
@@ -121,33 +135,30 @@ def reconstruct(
     from recon import bundle as bundles
     from recon.data.prepare import find
     from recon.data.readers import Hints
-    from recon.reconstruct import reconstruct_file
+    from recon.reconstruct import reconstruct_files
 
     loaded = bundles.load(bundle)
     options = loaded.prepare_options
-    named = axis_names(axes)
-    if named or oversampling != 1.0:
-        hints = {"axes": named, "oversampling": oversampling}
-        hints_given = validated(Hints, hints, {name: f"--{name}" for name in hints})
-        options = options.model_copy(update={"hints": hints_given})
+    asked = {"axes": axis_names(axes), "oversampling": oversampling, "images": images}
+    hints = options.hints.model_dump(exclude_unset=True) | {name: one for name, one in asked.items() if one is not None}
+    given = validated(Hints, hints, {name: f"--{name}" for name in asked})
+    options = options.model_copy(update={"hints": given})
     files = [source.path for source in find(raw)]
-    if len(files) > 1 and (out.is_file() or out.suffix):
-        raise InputError(f"--out {out} is one file, and there are {len(files)} to reconstruct; give a folder")
-    failed = 0
-    with bar("reconstructing", "volumes") as step:
-        for done, file in enumerate(files, start=1):
-            try:
-                made = reconstruct_file(loaded, file, out, task=task, options=options, device=device)
-            except InputError as error:
-                if len(files) == 1:
-                    raise
-                failed += 1
-                complain(str(error), 1)
-            else:
-                print(made.path)
-            step(done, len(files))
-    if failed:
-        raise typer.Exit(complain(f"{failed} of {len(files)} files were left out", 1))
+    done, left_out = 0, 0
+    with bar("reconstructing", "files") as step:
+        for made in reconstruct_files(
+            loaded, files, out, task=task, options=options, format=format, device=device, progress=step
+        ):
+            if isinstance(made, InputError):
+                left_out += 1
+                complain(str(made), 1)
+                continue
+            done += 1
+            for note in made.notes:
+                talk.print(f"{made.path}: {note}")
+            print(made.path)
+    if left_out:
+        raise typer.Exit(complain(f"{left_out} of {done + left_out} volumes were left out", 1))
 
 
 def against_classical(slices: pd.DataFrame) -> Iterator[str]:

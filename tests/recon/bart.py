@@ -29,3 +29,15 @@ def _read(base: Path) -> np.ndarray:
     shape = [int(n) for n in base.with_suffix(".hdr").read_text().splitlines()[1].split()]
     samples = np.fromfile(base.with_suffix(".cfl"), np.complex64)
     return samples.reshape(shape, order="F").reshape(shape[:4], order="F")
+
+
+def bart_on(folder: Path, command: str, *arrays: np.ndarray) -> np.ndarray:
+    """Run ``bart COMMAND input0 input1 … output`` on arrays in BART's own order of axes."""
+    names = [f"input{number}" for number in range(len(arrays))]
+    for name, array in zip(names, arrays, strict=True):
+        _write(folder / name, array)
+    subprocess.run(
+        ["bart", *command.split(), *names, "output"], cwd=folder, check=True, timeout=60, capture_output=True
+    )
+    shape = [int(n) for n in (folder / "output.hdr").read_text().splitlines()[1].split()]
+    return np.fromfile(folder / "output.cfl", np.complex64).reshape(shape[:5], order="F")

@@ -18,6 +18,13 @@ MASKS = MasksConfig(
     test=MaskConfig(accelerations=(3.0,), centre_fractions=(0.12,)),
 )
 
+SAMPLE_MASKS = MasksConfig(
+    train=MaskConfig(kind="poisson-disc", accelerations=(2.0, 3.0), centre_fractions=(0.16, 0.2)),
+    val=MaskConfig(kind="poisson-disc", accelerations=(3.0,), centre_fractions=(0.2,)),
+    test=MaskConfig(kind="random-points", accelerations=(3.0,), centre_fractions=(0.2,)),
+)
+"""Masks of single samples."""
+
 
 def small(**changes: Any) -> TrainConfig:
     """A training of a second or so: one block of each kind, a few slices."""
@@ -54,7 +61,7 @@ def random_bundle(**changes: Any) -> Bundle:
 def a_batch(data: PreparedData, task: str) -> Batch:
     """The first validation slice of a task, under the validation mask."""
     piece = data.read(data.subset(task, split="val")[0])
-    return slice_batch(piece, fixed(MASKS.val, piece.row.columns, (piece.row.pad_left, piece.row.pad_right)), task)
+    return slice_batch(piece, fixed(MASKS.val, piece.row.shape, piece.row.padding), task)
 
 
 def output(network: UnrolledNetwork, batch: Batch) -> torch.Tensor:

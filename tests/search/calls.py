@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+from threadpoolctl import threadpool_info
+
 
 def square(number: int) -> int:
     return number * number
@@ -25,3 +27,16 @@ def die_once(path: str) -> str:
         Path(path).write_text("")
         os._exit(1)
     return "alive"
+
+
+def blas_threads(_: int) -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def tell_and_wait(folder: str) -> None:
+    told = Path(folder) / str(os.getpid())
+    told.write_text("")
+    try:
+        time.sleep(60)
+    finally:
+        told.rename(f"{told}-clean")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from recon.config import MasksConfig, NetworkConfig, TrainConfig
+from recon.config import MaskConfig, MasksConfig, NetworkConfig, TrainConfig
 from recon.errors import InputError
 from recon.network.layout import Layout
 from recon.network.unrolled import UnrolledNetwork
@@ -85,6 +85,13 @@ def test_the_papers_space_is_the_papers_study_with_its_defaults():
     assert space.reference_config("transfer", None, 32).learning_rate == 5e-4
 
 
+@pytest.mark.parametrize("kind", ["poisson-disc", "random-points"])
+def test_a_space_names_masks_of_single_samples(kind):
+    mask = {"kind": kind, "accelerations": [8], "centre_fractions": [0.08]}
+    space = parse_space(changed(training={"masks": {"train": mask, "val": mask, "test": mask}}), "s.yaml")
+    assert space.training.masks.test == MaskConfig(kind=kind, accelerations=(8,), centre_fractions=(0.08,))
+
+
 def test_the_small_study_is_the_papers_cut_in_size_and_training_alone():
     paper, small = load_space("paper.yaml"), load_space("paper-small.yaml")
     same = ("tasks", "layouts", "weightings", "objective", "seed")
@@ -124,8 +131,11 @@ def test_spaces_are_read_from_a_path_or_by_a_shipped_name(tmp_path):
     (tmp_path / "mine.yaml").write_text(QUICK)
     assert load_space(tmp_path / "mine.yaml").trials == 16
     assert load_space("quickstart") == load_space("spaces/quickstart.yaml") == load_space("quickstart.yaml")
-    assert shipped() == ["full.yaml", "paper-small.yaml", "paper.yaml", "quickstart.yaml"]
-    with pytest.raises(InputError, match=r"there is no space nowhere.yaml; shipped are full.yaml, paper-small.yaml"):
+    names = ["full.yaml", "m4raw.yaml", "paper-small.yaml", "paper.yaml", "quickstart.yaml", "three-contrasts.yaml"]
+    assert shipped() == names
+    for name in names:
+        load_space(name)
+    with pytest.raises(InputError, match=f"there is no space nowhere.yaml; shipped are {', '.join(names)}"):
         load_space("nowhere.yaml")
     with pytest.raises(InputError, match="cannot be read"):
         load_space(tmp_path)

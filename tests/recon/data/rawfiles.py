@@ -20,7 +20,7 @@ class Made:
     image: np.ndarray
     """(slices, 2 · ROWS, COLUMNS), the object over the oversampled field of view."""
     maps: np.ndarray
-    """(COILS, 2 · ROWS, COLUMNS)."""
+    """(coils, 2 · ROWS, COLUMNS)."""
 
 
 def header(rows: int, columns: int, pad: tuple[int, int], crop: tuple[int, int]) -> bytes:
@@ -57,6 +57,7 @@ def make(
     seed: int = 0,
     noise: float = 1e-3,
     mask: np.ndarray | None = None,
+    coils: int = COILS,
 ) -> Made:
     """Write one raw file: an object that differs by ``seed``, with noise outside the padding."""
     rng = np.random.default_rng(seed)
@@ -64,7 +65,7 @@ def make(
     phantom = np.zeros(shape)
     phantom[ROWS // 2 : -ROWS // 2] = np.abs(sp.shepp_logan((ROWS, COLUMNS)))
     image = np.stack([phantom * rng.uniform(0.5, 1.5) * np.exp(1j * rng.uniform(0, 6)) for _ in range(slices)])
-    maps = mri.birdcage_maps((COILS, *shape))
+    maps = mri.birdcage_maps((coils, *shape))
     kspace = sp.fft(image[:, None] * maps, axes=(-2, -1))
     size = noise * np.abs(kspace).max()
     kspace = kspace + size * (rng.standard_normal(kspace.shape) + 1j * rng.standard_normal(kspace.shape))

@@ -7,10 +7,11 @@ import pytest
 
 from recon.data.checks import Finding, Survey, compare_scales, table
 from recon.data.readers import RawVolume
+from recon.data.readers.raw import undersampling
 from recon.data.volume_file import VolumeRecord
 from recon.errors import InputError
 from recon.physics import coils, espirit
-from recon.physics.fourier import fft
+from recon.physics.fourier import fft, ifft
 
 SLICES, COILS, ROWS, COLUMNS = 4, 5, 48, 40
 NOISE = 1e-3
@@ -121,6 +122,14 @@ def test_samples_that_are_not_finite_are_found(kspace, value):
     where, what = found(kspace)
     assert where == [(2, "error")]
     assert what == "it holds samples that are not finite"
+
+
+def test_samples_whose_squares_are_not_finite_are_found_without_a_warning(kspace, recwarn):
+    kspace[2, 1, 5, 5] = 3e30
+    seen, said = found(kspace)
+    assert seen == [(2, "error")]
+    assert "so large" in said
+    assert not recwarn.list
 
 
 def test_slices_of_zeros_are_found(kspace):
@@ -243,6 +252,119 @@ def test_more_coils_than_rows_are_found(kspace):
     where, what = found(swapped)
     assert set(where) == {(None, "warning")}
     assert "it has more coils (36) than rows or columns (5 × 40); are axes swapped?" in what
+
+
+def white(shape, seed=5):
+    rng = np.random.default_rng(seed)
+    return ((rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) * NOISE).astype(np.complex64)
+
+
+@pytest.mark.parametrize("louder", [1e-3, 1, 1e3])
+@pytest.mark.parametrize("count", [1, COILS])
+def test_a_slice_of_noise_alone_is_told_whatever_its_level(kspace, louder, count):
+    kspace = kspace[:, :count].copy()
+    kspace[2] = louder * white(kspace.shape[1:])
+    seen = Survey(volume(kspace), 12)
+    (about,) = [one for one in seen.findings if "noise alone" in one.what]
+    assert about[1:3] == (2, "warning")
+    assert seen.noise_alone == (2,)
+    assert seen.usable == (0, 1, 3)
+
+
+@pytest.mark.parametrize("dimmer", [1, 30, 100])
+def test_a_dim_slice_is_not_noise(kspace, dimmer):
+    seen = Survey(volume((kspace / dimmer + white(kspace.shape)).astype(np.complex64)), 12)
+    assert seen.noise_alone == ()
+
+
+def test_the_noise_beside_a_three_dimensional_object_is_one_finding():
+    kspace = np.concatenate(
+        [white((3, COILS, ROWS, COLUMNS)), smooth_kspace(4)[0], white((2, COILS, ROWS, COLUMNS), 6)]
+    )
+    seen = Survey(dataclasses.replace(volume(kspace), phase_encodings=2), 12)
+    (about,) = [one for one in seen.findings if "noise alone" in one.what]
+    assert about.slice is None
+    assert "slices 0-2, 7-8 hold noise alone" in about.what
+    assert seen.usable == (3, 4, 5, 6)
+
+
+def test_a_volume_of_noise_alone_is_refused():
+    with pytest.raises(InputError, match="all of its slices hold noise alone"):
+        Survey(volume(white((3, COILS, ROWS, COLUMNS))), 12).require_some()
+
+
+def test_images_in_the_place_of_kspace_are_told(kspace):
+    clean, _ = found(kspace)
+    assert clean == []
+    seen, said = found(ifft(kspace))
+    assert (None, "warning") in seen
+    assert "look like images" in said
+
+
+def two_dimensional(share=0.3, seed=3):
+    """A random pattern (ROWS, COLUMNS) with a sampled centre; no row and no column of it is empty."""
+    pattern = np.random.default_rng(seed).random((ROWS, COLUMNS)) < share
+    pattern[ROWS // 2 - 6 : ROWS // 2 + 6, COLUMNS // 2 - 6 : COLUMNS // 2 + 6] = True
+    return pattern
+
+
+def test_samples_missing_between_others_are_told_where_no_mask_says_so(kspace):
+    seen, said = found(kspace * two_dimensional())
+    assert seen == [(position, "error") for position in range(SLICES)]
+    assert "undersampled in two dimensions" in said
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_rows_missing_between_others_are_told_as_such(kspace, step):
+    rows = np.arange(ROWS) % step == 0
+    seen, said = found(kspace * rows[:, None])
+    assert seen == [(position, "error") for position in range(SLICES)]
+    last = np.flatnonzero(rows)[-1]
+    assert f"undersampled along its rows ({rows[: last + 1].mean():.2f} of" in said
+
+
+def test_the_share_of_samples_counts_empty_lines_too():
+    pattern = np.zeros((ROWS, COLUMNS), bool)
+    pattern[::2, ::2] = True
+    pattern[ROWS // 2 - 6 : ROWS // 2 + 6, COLUMNS // 2 - 6 : COLUMNS // 2 + 6] = True
+    inside = pattern[: ROWS - 1, : COLUMNS - 1].mean()
+    assert f"undersampled in two dimensions ({inside:.2f} of the samples" in undersampling(pattern)
+
+
+def test_a_coil_that_holds_noise_alone_is_told(kspace):
+    kspace[:, 2] = 30 * white(kspace.shape[:1] + kspace.shape[2:])
+    seen, said = found(kspace)
+    assert seen == [(None, "warning")]
+    assert f"coil 2 of {COILS} (counted from 0) holds noise alone" in said
+
+
+def test_samples_missing_inside_the_lines_of_a_mask_are_told(kspace, some_columns):
+    seen, said = found(kspace * some_columns * two_dimensional(), mask=some_columns)
+    assert seen == [(position, "error") for position in range(SLICES)]
+    assert "undersampled in two dimensions" in said
+
+
+def test_a_mask_in_two_dimensions_is_held_against_the_samples(kspace):
+    pattern = two_dimensional()
+    assert found(kspace * pattern, mask=pattern) == ([], "")
+    fewer = kspace * pattern
+    fewer[1] *= two_dimensional(0.5, seed=4)
+    seen, said = found(fewer, mask=pattern)
+    assert seen == [(1, "error")]
+    assert "of the samples that count as acquired" in said
+
+
+@pytest.mark.parametrize("edge", ["corners", "partial echo", "both", "one sample"])
+def test_the_edge_of_what_was_acquired_is_no_undersampling(kspace, edge):
+    y, x = np.ogrid[-1 : 1 : ROWS * 1j, -1 : 1 : COLUMNS * 1j]
+    there = np.ones((ROWS, COLUMNS), bool)
+    if edge in ("corners", "both"):
+        there &= x**2 + y**2 <= 1.05
+    if edge in ("partial echo", "both"):
+        there[:9] = False
+    if edge == "one sample":
+        there[5, 7] = False
+    assert found(kspace * there) == ([], "")
 
 
 def test_samples_are_known_by_their_hash_whatever_holds_them(kspace):

@@ -115,7 +115,7 @@ def test_maps_are_found_again_whatever_the_file_is_called(raw, tmp_path, monkeyp
     renamed.parent.mkdir()
     renamed.write_bytes(source.read_bytes())
 
-    def calibrate(kspace, width, mask, *, rows, crop):
+    def calibrate(kspace, width, mask, *, rows, crop, sets):
         raise AssertionError("calibrated a second time")
 
     monkeypatch.setattr(espirit, "espirit", calibrate)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from recon.config import MaskConfig, MasksConfig
+from recon.data import inspect
 from recon.data.inspect import contact_sheet, possible_masks, summary
 from recon.data.options import PrepareOptions
 from recon.data.prepare import prepare
@@ -10,7 +11,9 @@ from recon.data.prepared import PreparedData
 from recon.errors import InputError
 from recon.evaluation.compare import measure_slice
 from recon.evaluation.methods import noise_free_truth
+from recon.physics.masks import fixed
 from recon.simulate import simulate
+from tests.recon.networks import SAMPLE_MASKS
 
 
 @pytest.fixture
@@ -42,10 +45,36 @@ def test_summary_counts_lines_and_net_acceleration(data, masks):
     table = summary(data, masks).set_index(["task", "split"])
     row = data.row(0)
     (val,) = possible_masks(masks.val, row)
-    assert table.loc[("PDw", "val"), "lines"] == str(int(val.columns.sum()))
-    assert table.loc[("PDw", "val"), "net_acceleration"] == f"{31 / val.columns.sum():.2f}"
+    assert table.loc[("PDw", "val"), "lines"] == str(int(val.kept.sum()))
+    assert table.loc[("PDw", "val"), "net_acceleration"] == f"{31 / val.kept.sum():.2f}"
     low, high = (int(n) for n in table.loc[("PDw", "train"), "lines"].split("-"))
     assert low < high <= 18
+
+
+def test_summary_counts_samples_where_masks_keep_single_samples(data):
+    table = summary(data, SAMPLE_MASKS).set_index(["task", "split"])
+    assert "lines" not in table
+    row = data.row(0)
+    (val,) = possible_masks(SAMPLE_MASKS.val, row)
+    assert table.loc[("PDw", "val"), "samples"] == str(int(val.kept.sum()))
+    assert table.loc[("PDw", "val"), "net_acceleration"] == f"{32 * 31 / val.kept.sum():.2f}"
+
+
+def test_the_contact_sheet_shows_the_samples_that_a_mask_keeps(data, tmp_path, monkeypatch):
+    shown = []
+    real = inspect._draw
+    monkeypatch.setattr(inspect, "_draw", lambda *given: shown.append(given[2:4]) or real(*given))
+    contact_sheet(data, tmp_path / "sheet.png", slices=1, mask=SAMPLE_MASKS.val)
+    assert len(shown) == 2
+    for piece, mask in shown:
+        expected = fixed(SAMPLE_MASKS.val, piece.row.shape, piece.row.padding).kept & piece.kspace.any(axis=0)
+        np.testing.assert_array_equal(mask.kept, expected)
+
+
+def test_the_contact_sheet_shows_data_with_two_sets_of_maps(raw_folder, tmp_path):
+    prepare(raw_folder, tmp_path / "out", PrepareOptions(maps_sets=2))
+    picture = matplotlib.image.imread(contact_sheet(PreparedData(tmp_path / "out"), tmp_path / "sheet.png", slices=1))
+    assert all(np.std(band) > 0.05 for band in np.array_split(picture[..., :3], 2))
 
 
 def test_data_without_a_truth_have_no_ceiling(data, masks):

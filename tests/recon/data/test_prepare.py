@@ -132,9 +132,9 @@ def test_coils_are_compressed_alike_in_all_slices_and_recorded(one, tmp_path):
             )
         assert "compression" not in full
     assert set(report.index["coils"]) == {3}
-    more = prepare(one.path, tmp_path / "more", PrepareOptions(coils=9))
-    assert set(more.index["coils"]) == {4}
-    assert more.hash != whole.hash
+    few = rawfiles.make(tmp_path / "both" / "few.h5", coils=2).path
+    both = prepare([one.path, few], tmp_path / "more", PrepareOptions(coils=3))
+    assert dict(zip(both.index["volume"], both.index["coils"], strict=True)) == {"one": 3, "few": 2}
 
 
 def test_mask_limited_calibration_sees_only_the_masks_centre(one, tmp_path):
@@ -143,7 +143,7 @@ def test_mask_limited_calibration_sees_only_the_masks_centre(one, tmp_path):
     report = prepare(one.path, tmp_path / "out", options)
     raw = read_volume(one.path)
     acquired = module.without_padding(raw.read_slice(0), 2, 3)
-    columns = module.fixed(mask, 36, (2, 3)).columns
+    columns = module.fixed(mask, (64, 36), (2, 3)).kept
     with volume_of(report, "one") as file:
         np.testing.assert_array_equal(file["maps"][0], espirit.espirit(acquired, mask=columns, rows=32))
 
@@ -152,7 +152,7 @@ def test_too_narrow_a_calibration_mask_fails_each_volume_with_the_reason(one, tm
     mask = MaskConfig(accelerations=(6,), centre_fractions=(0.06,))
     report = prepare(one.path, tmp_path / "out", PrepareOptions(calibration="mask", calibration_mask=mask))
     assert report.hash is None
-    assert "one.h5: slice 0: ESPIRiT needs 6 contiguous lines" in report.failed[str(one.path)]
+    assert "one.h5: slice 0: ESPIRiT needs 4 contiguous lines" in report.failed[str(one.path)]
     with pytest.raises(InputError, match=r"holds no dataset\.json|half prepared"):
         PreparedData(tmp_path / "out")
 
@@ -188,7 +188,7 @@ def test_hash_is_the_same_wherever_and_whenever_it_is_prepared(prepared_folder, 
     "change",
     [
         {"calibration_width": 16},
-        {"eigenvalue_crop": 0.8},
+        {"eigenvalue_crop": 0.7},
         {"coils": 3},
         {"crop": "full"},
         {"tasks": {"p0*": "other"}},
@@ -287,7 +287,6 @@ def break_header(path):
     [
         (break_truncated, "is broken or of a format"),
         (break_text, "is broken or of a format"),
-        (break_finite, "slice 1: it holds samples that are not finite"),
         (break_header, "its ISMRMRD header cannot be read"),
     ],
 )
@@ -309,6 +308,93 @@ def test_a_broken_file_is_named_and_the_rest_goes_on(tmp_path, spoil, reason):
     mended = prepare(raw, tmp_path / "out")
     assert mended.ok
     assert mended.prepared == ("p3_CORPD_FBK",)
+
+
+def test_a_bad_slice_costs_a_slice_and_is_named(tmp_path):
+    raw = make_folder(tmp_path / "raw")
+    whole = prepare(raw, tmp_path / "whole")
+    broken = raw / "p3_CORPD_FBK.h5"
+    break_finite(broken)
+    report = prepare(raw, tmp_path / "out")
+    assert report.ok
+    assert report.slices_left_out == 1
+    (finding,) = report.problems[report.problems["severity"] == "error"].itertuples()
+    assert (finding.file, finding.slice) == (str(broken), 1)
+    assert finding.what == "it holds samples that are not finite"
+    record = PreparedData(report.out).record("p3_CORPD_FBK")
+    assert record.positions == (0, 2)
+    assert record.raw_slices == 3
+    assert len(report.index) == len(whole.index) - 1
+    with volume_of(report, "p3_CORPD_FBK") as some, volume_of(whole, "p3_CORPD_FBK") as all_of_them:
+        for name in ("kspace", "maps", "target"):
+            np.testing.assert_array_equal(some[name][()], all_of_them[name][()][[0, 2]])
+    again = prepare(raw, tmp_path / "out")
+    assert len(again.kept) == 12
+    assert again.problems.equals(report.problems)
+    assert again.hash == report.hash
+
+
+def test_maps_of_a_volume_with_a_missing_slice_are_found_again(tmp_path, monkeypatch):
+    path = rawfiles.make(tmp_path / "raw" / "one.h5").path
+    break_finite(path)
+    first = prepare(path, tmp_path / "first")
+    renamed = path.rename(path.with_name("two.h5"))
+    monkeypatch.setattr(espirit, "espirit", None)
+    again = prepare(renamed, tmp_path / "second", reuse=[tmp_path / "first"])
+    assert again.ok
+    with volume_of(first, "one") as one, volume_of(again, "two") as two:
+        np.testing.assert_array_equal(one["maps"][()], two["maps"][()])
+
+
+def test_a_slice_without_a_reference_is_left_out(tmp_path, monkeypatch):
+    path = rawfiles.make(tmp_path / "raw" / "one.h5").path
+    numbers = iter((0, 1, 0))
+    true = espirit.espirit
+    monkeypatch.setattr(espirit, "espirit", lambda *given, **how: true(*given, **how) * next(numbers))
+    report = prepare(path, tmp_path / "out")
+    assert PreparedData(report.out).record("one").positions == (1,)
+    assert report.problems["what"].str.contains("zero everywhere in the object").all()
+    assert report.problems["slice"].tolist() == [0, 2]
+
+
+def test_findings_are_kept_where_nothing_could_be_prepared(tmp_path):
+    path = tmp_path / "raw" / "text.h5"
+    path.parent.mkdir()
+    path.write_text("hello")
+    report = prepare(path, tmp_path / "out")
+    assert report.hash is None
+    assert "error" in (tmp_path / "out" / "problems.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"tasks": {"*nomatch*": "PDx"}}, r"--task: no raw file matches '\*nomatch\*'"),
+        ({"coils": 9}, "--coils is 9, and no volume has more than 4"),
+        ({"compression": "geometric"}, "--compression does nothing without --coils"),
+        ({"maps": "own", "eigenvalue_crop": 0.5}, "--eigenvalue-crop does nothing with --maps own"),
+        ({"hints": {"axes": ("coils", "rows", "columns")}}, "--axes names the axes of .npy files, and there is none"),
+    ],
+)
+def test_options_that_do_nothing_are_refused_before_any_work(raw_folder, tmp_path, options, said):
+    with pytest.raises(InputError, match=said):
+        prepare(raw_folder, tmp_path / "out", PrepareOptions(**options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_no_prepared_data_cannot_be_reused(raw_folder, tmp_path):
+    with pytest.raises(InputError, match="holds no prepared volumes; --reuse"):
+        prepare(raw_folder, tmp_path / "out", reuse=[raw_folder])
+
+
+def test_two_sets_of_maps_are_stored_with_an_image_each(one, tmp_path):
+    report = prepare(one.path, tmp_path / "out", PrepareOptions(maps_sets=2))
+    with volume_of(report, "one") as file:
+        assert file["maps"].shape == (3, 2, 4, 32, 36)
+        assert file["target"].shape == (3, 2, 32, 36)
+        images = ifft(file["kspace"][0])
+        expected = np.einsum("scxy,cxy->sxy", file["maps"][0].conj(), images)
+        np.testing.assert_allclose(file["target"][0], expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_our_own_failure_is_reported_with_its_traceback(one, tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_readers_are_chosen_by_content_not_by_name(raw, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("kspace", np.zeros((3, 64, 36), np.complex64), r"kspace is \(3, 64, 36\)"),
+        ("kspace", np.zeros((64, 36), np.complex64), r"kspace is \(64, 36\)"),
         ("kspace", np.zeros((3, 4, 64, 36), np.float32), r"of float32; multi-coil k-space is complex"),
         ("kspace", np.zeros((0, 4, 64, 36), np.complex64), r"kspace is empty"),
         ("kspace", np.ones((3, 4, 64, 20), np.complex64), r"lines 2 to 33 into k-space of 20 columns"),

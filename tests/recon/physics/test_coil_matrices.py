@@ -256,9 +256,10 @@ def test_barts_maps_agree_with_ours():
 
 
 @needs_bart
-def test_barts_maps_of_oversampled_kspace_are_those_of_the_rows_that_remain():
-    kspace, _ = phantom_kspace(64, 48, 6)
-    np.testing.assert_allclose(espirit.espirit_bart(kspace, rows=32), espirit.espirit_bart(kspace)[:, 16:48], atol=1e-6)
+def test_barts_maps_of_oversampled_kspace_are_ours_in_the_rows_that_remain():
+    kspace, inside = phantom_kspace(64, 48, 6)
+    ours, theirs = espirit.espirit(kspace, rows=32), espirit.espirit_bart(kspace, rows=32)
+    assert agreement(ours, theirs)[inside[16:48]].mean() >= 0.998
 
 
 @needs_bart
@@ -286,9 +287,9 @@ def test_barts_calibration_uses_no_line_that_the_mask_drops():
 def test_too_few_lines_for_bart_are_refused_as_ours_are():
     kspace, _ = phantom_kspace(32, 64, 4)
     mask = np.arange(64) % 3 == 0
-    mask[30:35] = True
-    mask[[29, 35]] = False
-    with pytest.raises(InputError, match=r"needs 6 contiguous lines about the centre of k-space, found 5;"):
+    mask[31:34] = True
+    mask[[30, 34]] = False
+    with pytest.raises(InputError, match=r"needs 4 contiguous lines about the centre of k-space, found 3;"):
         espirit.espirit_bart(kspace, mask=mask)
 
 

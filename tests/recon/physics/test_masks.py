@@ -57,15 +57,15 @@ def test_padding_is_cleared_as_fastmri_does():
         mask = masks.equispaced_fraction(368, 6, 0.06, offset)
         mask[:18] = mask[350:] = False
         np.testing.assert_array_equal(mask, expected.numpy().ravel().astype(bool))
-    drawn = masks.draw_mask(MaskConfig(), 368, np.random.default_rng(3), padding=(18, 18))
+    drawn = masks.draw_mask(MaskConfig(), (8, 368), np.random.default_rng(3), padding=(18, 18))
     assert drawn.offset is not None
     _, expected, _ = transforms.apply_mask(ones, func, offset=drawn.offset, padding=(18, 350))
-    np.testing.assert_array_equal(drawn.columns, expected.numpy().ravel().astype(bool))
+    np.testing.assert_array_equal(drawn.kept, expected.numpy().ravel().astype(bool))
 
 
 def test_the_papers_test_mask_has_55_lines_at_width_332():
-    mask = masks.fixed(MaskConfig(accelerations=(6,), centre_fractions=(0.07,)), 332)
-    assert (mask.lines, mask.centre_lines) == (55, 23)
+    mask = masks.fixed(MaskConfig(accelerations=(6,), centre_fractions=(0.07,)), (8, 332))
+    assert (mask.count, mask.unit, masks.centre_lines(332, 0.07)) == (55, "lines", 23)
     assert round(mask.net_acceleration, 2) == 6.04
 
 
@@ -73,17 +73,19 @@ def test_the_papers_test_mask_has_55_lines_at_width_332():
 def test_padded_columns_are_never_sampled_nor_counted(kind):
     config = MaskConfig(kind=kind, accelerations=(3.0, 4.0), centre_fractions=(0.05, 0.1))
     for seed in range(30):
-        mask = masks.draw_mask(config, 92, np.random.default_rng(seed), padding=(7, 5))
-        assert not mask.columns[:7].any()
-        assert not mask.columns[-5:].any()
+        mask = masks.draw_mask(config, (8, 92), np.random.default_rng(seed), padding=(7, 5))
+        assert not mask.kept[:7].any()
+        assert not mask.kept[-5:].any()
         assert mask.acquired == 80
-        assert mask.net_acceleration == 80 / mask.columns.sum()
+        assert mask.net_acceleration == 80 / mask.kept.sum()
 
 
 def test_net_acceleration_of_equispaced_fraction_is_close_to_the_nominal_one():
     for seed in range(50):
         mask = masks.draw_mask(
-            MaskConfig(accelerations=(5, 6, 7), centre_fractions=(0.05, 0.06, 0.07)), 332, np.random.default_rng(seed)
+            MaskConfig(accelerations=(5, 6, 7), centre_fractions=(0.05, 0.06, 0.07)),
+            (8, 332),
+            np.random.default_rng(seed),
         )
         assert mask.net_acceleration == pytest.approx(mask.acceleration, rel=0.06)
 
@@ -91,66 +93,117 @@ def test_net_acceleration_of_equispaced_fraction_is_close_to_the_nominal_one():
 def test_random_keeps_the_asked_share_on_average():
     config = MaskConfig(kind="random", accelerations=(4,), centre_fractions=(0.08,))
     rng = np.random.default_rng(0)
-    assert np.mean([masks.draw_mask(config, 320, rng).lines for _ in range(400)]) == pytest.approx(80, abs=1.5)
+    assert np.mean([masks.draw_mask(config, (8, 320), rng).count for _ in range(400)]) == pytest.approx(80, abs=1.5)
 
 
 def test_draws_cover_every_acceleration_fraction_and_offset():
     config = MaskConfig(kind="equispaced", accelerations=(2, 3), centre_fractions=(0.1, 0.2))
     rng = np.random.default_rng(0)
-    seen = {(m.acceleration, m.centre_lines, m.offset) for m in (masks.draw_mask(config, 40, rng) for _ in range(300))}
-    assert seen == {(r, c, o) for r in (2, 3) for c in (4, 8) for o in range(r)}
+    drawn = [masks.draw_mask(config, (8, 40), rng) for _ in range(300)]
+    seen = {(mask.acceleration, bool(mask.kept[16:24].all()), mask.offset) for mask in drawn}
+    assert seen == {(r, eight, o) for r in (2, 3) for eight in (True, False) for o in range(r)}
 
 
 def test_a_fixed_mask_depends_on_its_seed_alone():
     config = MaskConfig(kind="random", accelerations=(4,))
     np.random.seed(5)  # noqa: NPY002 - the global state must not matter
-    first = masks.fixed(config, 100)
+    first = masks.fixed(config, (8, 100))
     np.random.seed(6)  # noqa: NPY002
-    np.testing.assert_array_equal(first.columns, masks.fixed(config, 100).columns)
-    assert (masks.fixed(config.model_copy(update={"seed": 1}), 100).columns != first.columns).any()
+    np.testing.assert_array_equal(first.kept, masks.fixed(config, (8, 100)).kept)
+    assert (masks.fixed(config.model_copy(update={"seed": 1}), (8, 100)).kept != first.kept).any()
+
+
+def test_a_fixed_mask_is_drawn_once_and_cannot_be_written_to_and_a_file_is_read_anew(tmp_path):
+    config = MaskConfig(kind="poisson-disc", accelerations=(4,), centre_fractions=(0.1,))
+    mask = masks.fixed(config, (32, 24))
+    assert masks.fixed(config, (32, 24)) is mask
+    assert masks.fixed(config, (24, 32)).kept.shape == (24, 32)
+    with pytest.raises(ValueError, match="read-only"):
+        mask.kept[0, 0] = True
+    given = MaskConfig(kind="file", path=str(tmp_path / "mask.npy"))
+    for kept in (np.eye(20)[3], np.eye(20)[7]):
+        np.save(tmp_path / "mask.npy", kept)
+        np.testing.assert_array_equal(masks.fixed(given, (8, 20)).kept, kept)
 
 
 def test_drawing_leaves_numpys_global_state_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    masks.fixed(MaskConfig(kind="random"), 64)
+    masks.fixed(MaskConfig(kind="random"), (8, 64))
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 @pytest.mark.parametrize("kind", ["equispaced-fraction", "equispaced", "random"])
 def test_acceleration_one_keeps_everything(kind):
-    assert masks.fixed(MaskConfig(kind=kind, accelerations=(1,)), 30).columns.all()
-    assert masks.fixed(MaskConfig(kind=kind, accelerations=(1,), centre_fractions=(1,)), 30).columns.all()
+    assert masks.fixed(MaskConfig(kind=kind, accelerations=(1,)), (8, 30)).kept.all()
+    assert masks.fixed(MaskConfig(kind=kind, accelerations=(1,), centre_fractions=(1,)), (8, 30)).kept.all()
 
 
 @pytest.mark.parametrize("kind", ["equispaced-fraction", "random"])
 def test_more_centre_than_the_acceleration_permits_is_refused(kind):
     with pytest.raises(InputError, match=r"0\.3 keeps 30 of 100 columns, where an acceleration of 6 permits .* 16\.67"):
-        masks.fixed(MaskConfig(kind=kind, accelerations=(6,), centre_fractions=(0.3,)), 100)
+        masks.fixed(MaskConfig(kind=kind, accelerations=(6,), centre_fractions=(0.3,)), (8, 100))
 
 
 def test_equispaced_refuses_a_broken_acceleration():
     with pytest.raises(InputError, match=r"whole acceleration, found 2\.5"):
-        masks.fixed(MaskConfig(kind="equispaced", accelerations=(2.5,)), 100)
+        masks.fixed(MaskConfig(kind="equispaced", accelerations=(2.5,)), (8, 100))
 
 
 def test_a_padding_that_leaves_nothing_is_refused():
     with pytest.raises(InputError, match="a padding of 20 and 12 columns leaves nothing of 32"):
-        masks.fixed(MaskConfig(), 32, padding=(20, 12))
+        masks.fixed(MaskConfig(), (8, 32), padding=(20, 12))
 
 
 def test_an_empty_mask_is_refused():
     config = MaskConfig(kind="random", accelerations=(1000,), centre_fractions=(0,))
     with pytest.raises(InputError, match="keeps none of 16 columns"):
-        masks.fixed(config, 16)
+        masks.fixed(config, (8, 16))
 
 
 def test_a_file_gives_its_columns(tmp_path):
     columns = np.zeros(20, dtype=np.uint8)
     columns[[0, 3, 9, 10, 11, 17, 19]] = 1
     np.save(tmp_path / "mask.npy", columns)
-    mask = masks.fixed(MaskConfig(kind="file", path=str(tmp_path / "mask.npy")), 20, padding=(1, 1))
-    np.testing.assert_array_equal(np.flatnonzero(mask.columns), [3, 9, 10, 11, 17])
-    assert (mask.centre_lines, mask.offset, mask.acceleration) == (3, None, 18 / 5)
+    mask = masks.fixed(MaskConfig(kind="file", path=str(tmp_path / "mask.npy")), (8, 20), padding=(1, 1))
+    np.testing.assert_array_equal(np.flatnonzero(mask.kept), [3, 9, 10, 11, 17])
+    assert (mask.kind, mask.offset, mask.acceleration) == ("file", None, 18 / 5)
+
+
+def test_a_file_gives_its_samples(tmp_path):
+    samples = np.random.default_rng(0).random((8, 20)) < 0.3
+    np.save(tmp_path / "mask.npy", samples)
+    mask = masks.fixed(MaskConfig(kind="file", path=str(tmp_path / "mask.npy")), (8, 20), padding=(1, 2))
+    np.testing.assert_array_equal(mask.kept[:, 1:18], samples[:, 1:18])
+    assert not mask.kept[:, [0, 18, 19]].any()
+    assert (mask.count, mask.unit, mask.acquired) == (samples[:, 1:18].sum(), "samples", 8 * 17)
+    assert mask.acceleration == mask.net_acceleration == 8 * 17 / mask.count
+
+
+@pytest.mark.parametrize("shape", [(20,), (8, 20)])
+def test_what_a_raw_file_kept_is_a_mask_without_its_padding(shape):
+    pattern = np.ones(shape, bool)
+    pattern[..., 4] = False
+    mask = masks.given(pattern, (1, 2))
+    assert mask.by_sample == (len(shape) == 2)
+    assert (mask.count, mask.acquired) == (16 * pattern.size // 20, 17 * pattern.size // 20)
+    assert pattern[..., 0].all(), "what was given stays as it is"
+    with pytest.raises(InputError, match="keeps none of the acquired"):
+        masks.given(np.zeros(shape, bool))
+
+
+def test_what_was_never_acquired_is_neither_sampled_nor_counted():
+    """The corners of a three-dimensional scan; a mask of whole columns stays as it is."""
+    rows, columns = np.ogrid[-10:10, -15:15]
+    acquired = (rows / 10) ** 2 + (columns / 15) ** 2 < 1
+    drawn = masks.fixed(MaskConfig(kind="random-points", accelerations=(3,)), (20, 30), padding=(2, 1))
+    mask = drawn.within(acquired)
+    np.testing.assert_array_equal(mask.kept, drawn.kept & acquired)
+    assert mask.acquired == acquired[:, 2:29].sum()
+    assert mask.net_acceleration == mask.acquired / mask.kept.sum()
+    lines = masks.fixed(MaskConfig(accelerations=(3,)), (20, 30))
+    assert lines.within(acquired) is lines
+    with pytest.raises(InputError, match="the random-points mask keeps none of 1 acquired samples"):
+        drawn.within(~drawn.kept & (np.cumsum(~drawn.kept).reshape(20, 30) == 1))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +211,8 @@ def test_a_file_gives_its_columns(tmp_path):
     [
         (np.ones(19), "has 19 columns, where the k-space has 20"),
         (np.full(20, 2), "array of 0 and 1"),
-        (np.ones((20, 20)), "one-dimensional"),
+        (np.ones((20, 20)), "has 20 × 20 samples, where the k-space has 8 × 20"),
+        (np.ones((1, 8, 20)), "one for each column of k-space or one for each row and column"),
         (np.array([None] * 20), r"no mask in NumPy's \.npy format"),
         (None, "cannot be read"),
     ],
@@ -168,5 +222,5 @@ def test_a_wrong_mask_file_is_named(tmp_path, content, message):
     if content is not None:
         np.save(path, content, allow_pickle=True)
     with pytest.raises(InputError, match=message) as error:
-        masks.fixed(MaskConfig(kind="file", path=str(path)), 20)
+        masks.fixed(MaskConfig(kind="file", path=str(path)), (8, 20))
     assert str(path) in str(error.value)

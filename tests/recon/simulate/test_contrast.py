@@ -15,7 +15,7 @@ from recon.simulate.contrast import (
 )
 
 NAMES = list(TISSUES)
-PD, FS = PROTOCOLS
+PD, FS, T2 = PROTOCOLS
 
 
 def of(tissue, protocol, off_resonance=0.0):
@@ -84,3 +84,15 @@ def test_the_volumes_show_it(knees):
     assert suppressed[brightest].mean() < 0.4 * plain[brightest].mean()
     wet = suppressed > np.quantile(suppressed, 0.99)
     assert suppressed[wet].mean() > 0.4 * plain[wet].mean()
+
+
+def test_the_t2_weighted_scan_shows_fluid_and_darkens_what_relaxes_fast():
+    """A T2-weighted fast spin echo: fluid is brightest, fat stays bright, muscle and cartilage are dark."""
+    order = ["fluid", "fat", "oedema", "cartilage", "muscle", "meniscus", "ligament", "cortex"]
+    values = [of(tissue, T2) for tissue in order]
+    assert values == sorted(values, reverse=True)
+    for tissue in ("muscle", "cartilage"):
+        assert of("fluid", T2) / of(tissue, T2) > 2.5 * of("fluid", PD) / of(tissue, PD)
+    fluid = TISSUES["fluid"]
+    expected = fluid.proton_density * (1 - np.exp(-T2.tr_ms / fluid.t1_ms)) * np.exp(-T2.te_ms / fluid.t2_ms)
+    assert of("fluid", T2) == pytest.approx(expected, rel=1e-5)

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from recon.data.readers import read_volume
 from recon.errors import InputError
 from recon.simulate import simulate
 from tests.recon.simulate.conftest import SMALL
@@ -69,6 +70,31 @@ def test_more_subjects_leave_the_others_as_they_are(knees, tmp_path):
     assert digests(tmp_path).items() <= expected.items()
 
 
+def test_a_third_contrast_leaves_the_others_as_they_are(knees, tmp_path):
+    paths = simulate(tmp_path / "all", subjects={"train": 1}, contrasts=["T2w", "PDw-FS", "PDw"], **SMALL)
+    assert [path.name for path in paths] == [f"knee0000_{name}_FBK.h5" for name in ("CORPD", "CORPDFS", "CORT2")]
+    expected = digests(knees)
+    found = digests(tmp_path / "all")
+    alone = found.pop("train/knee0000_CORT2_FBK.h5")
+    assert found.items() <= expected.items()
+    simulate(tmp_path / "alone", subjects={"train": 1}, contrasts=["T2w"], **SMALL)
+    assert digests(tmp_path / "alone") == {"train/knee0000_CORT2_FBK.h5": alone}
+
+
+def test_the_third_contrast_is_a_task_of_its_own_with_a_known_truth(tmp_path):
+    scan = {"subjects": {"train": 1}, "matrix": 32, "slices": 2, "coils": 2, "contrasts": ["T2w"]}
+    (path,) = simulate(tmp_path, **scan, snr=15)
+    noisy = read_volume(path)
+    assert (noisy.task, noisy.patient) == ("T2w", "knee0000")
+    clean = simulate(
+        tmp_path / "clean", subjects={"train": 1}, matrix=32, slices=2, coils=2, contrasts=["T2w"], snr=np.inf
+    )
+    assert noisy.simulated_noise is not None
+    for position in range(2):
+        found = noisy.read_slice(position) - noisy.simulated_noise.of_slice(position)
+        np.testing.assert_allclose(found, read_volume(clean[0]).read_slice(position), atol=1e-6 * np.abs(found).max())
+
+
 def test_another_seed_gives_another_knee(knees, tmp_path):
     simulate(tmp_path, subjects={"train": 1}, **{**SMALL, "seed": 4})
     name = "train/knee0000_CORPD_FBK.h5"
@@ -99,6 +125,9 @@ def test_no_test_subject_comes_from_a_training_knee(knees):
         ({"phase_lines": 4}, "phase_lines is 4"),
         ({"snr": -1}, "snr is -1"),
         ({"seed": -1}, "seed is -1"),
+        ({"contrasts": ["T1w"]}, "contrasts is T1w, where some of PDw, PDw-FS, T2w"),
+        ({"contrasts": ["PDw", "PDw"]}, "each once"),
+        ({"contrasts": []}, "contrasts is empty"),
         ({"format": "dicom"}, "'dicom'"),
     ],
 )

@@ -11,15 +11,19 @@ import pytest
 import torch
 
 from recon.config import NetworkConfig, WeightingConfig
-from recon.data.loading import Loader
+from recon.data.loading import Loader, slice_batch
+from recon.data.options import PrepareOptions
+from recon.data.prepare import prepare
 from recon.data.prepared import PreparedData
 from recon.device import choose_device
 from recon.errors import InputError
 from recon.evaluation.measure import validate
 from recon.network.unrolled import UnrolledNetwork
+from recon.physics.masks import fixed
 from recon.training.checkpoint import STATE, load_checkpoint, load_network, save_checkpoint, start_from
 from recon.training.loop import TrainingError, complex_l1, seeded, train
-from tests.recon.networks import Bomb, a_batch, output, random_network, small
+from tests.recon.networks import MASKS, SAMPLE_MASKS, Bomb, a_batch, output, random_network, small
+from tests.recon.soft_sense import soft_slice
 
 
 def assert_same_weights(one, other):
@@ -151,6 +155,15 @@ def test_training_lowers_the_loss_and_beats_the_untrained_network(prepared):
         assert reports[-1].metrics[f"ssim/{task}"] > untrained[f"ssim/{task}"]
 
 
+def test_a_training_with_masks_of_single_samples_goes_on_exactly_where_it_was_interrupted(prepared, tmp_path):
+    config, data, reports = small(masks=SAMPLE_MASKS.model_dump()), PreparedData(prepared), []
+    whole = train(
+        config, data, workers=2, report=lambda one: (reports.append(one), one.save(tmp_path / str(one.epoch)))
+    )
+    assert_same_weights(whole, train(config, data, resume=tmp_path / "1"))
+    assert reports[-1].metrics["loss"] < reports[0].metrics["loss"]
+
+
 def test_bfloat16_trains_to_the_same_ssim_and_the_memory_saver_to_the_same_weights(prepared):
     def trained(changes):
         reports = []
@@ -251,6 +264,36 @@ def test_complex_l1_is_the_mean_over_real_and_imaginary_parts_of_the_crop():
     target[0, 1, 1] = 3 - 4j
     target[0, 0, 0] = 100  # outside the crop
     assert complex_l1(prediction, target, (2, 2)).item() == pytest.approx(7 / 8)
+
+
+def test_complex_l1_adds_up_the_errors_of_sets_of_maps():
+    one, other = torch.randn(2, 3, 2, 8, 9, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    each = [complex_l1(one[:, number], other[:, number], (4, 6)) for number in range(2)]
+    torch.testing.assert_close(complex_l1(one, other, (4, 6)), sum(each))
+
+
+def test_two_sets_of_maps_are_trained_and_validated():
+    batch = slice_batch(soft_slice(2), fixed(MASKS.val, (24, 28)), "PDw")
+    network = random_network(small()).train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        loss = complex_l1(network(batch.operator(), batch.kspace, "PDw"), batch.target, batch.crop)
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert losses[-1] < 0.8 * losses[0]
+    assert validate(network, [batch]).metrics["ssim/PDw"] > 0
+
+
+def test_prepared_data_with_two_sets_of_maps_are_trained_on(raw, tmp_path):
+    report = prepare([raw], tmp_path / "prepared", PrepareOptions(calibration_width=16, maps_sets=2))
+    data, reports = PreparedData(tmp_path / "prepared"), []
+    assert report.ok
+    network = train(small(epochs=1), data, report=reports.append)
+    assert 0 < reports[0].metrics["ssim"] < 1
+    assert output(network, a_batch(data, "PDw")).shape == (1, 2, *data.row(0).shape)
 
 
 def test_an_epochs_report_names_every_metric(prepared):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,6 +106,7 @@ def in_a_process(*arguments: object, **environment: str) -> subprocess.Completed
         (["reconstruct", "nowhere", "raw", "--out", "o"], "nowhere is no bundle: model.safetensors is missing"),
         (["prepare", "raw", "--out", "p", "--calibration-width", "2"], "--calibration-width must be .* 8; found 2"),
         (["simulate", "raw", "--matrix", "33", "--workers", "1"], "matrix is 33, where an even number from 32"),
+        (["simulate", "raw", "--contrast", "T1", "--workers", "1"], "contrasts is T1, where some of PDw, PDw-FS, T2w"),
         (["frobnicate"], "No such command 'frobnicate'; see splitpoint --help"),
     ],
 )
@@ -117,6 +119,35 @@ def test_a_mistake_is_one_line_and_exit_code_2(splitpoint, prepared, tmp_path, a
     assert line.startswith("splitpoint: ")
     assert re.search(sentence, line), line
     assert not (tmp_path / "x").exists()
+
+
+def test_simulating_into_a_folder_of_other_settings_is_refused_and_a_contrast_can_be_added(splitpoint, tmp_path):
+    command = (
+        "simulate",
+        tmp_path / "raw",
+        "--train",
+        "1",
+        "--val",
+        "0",
+        "--test",
+        "0",
+        "--matrix",
+        "32",
+        "--slices",
+        "1",
+        "--coils",
+        "2",
+        "--workers",
+        "1",
+    )
+    assert splitpoint(*command)[0] == 0
+    assert splitpoint(*command, "--contrast", "T2w")[0] == 0
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*.h5")}
+    assert sorted(path.stem for path in files) == [f"knee0000_{one}_FBK" for one in ("CORPDFS", "CORPD", "CORT2")]
+    code, _, err = splitpoint(*command, "--seed", "1", "--snr", "20")
+    assert code == 2
+    assert "of snr=30.0 in place of 20.0, seed=0 in place of 1; give another folder" in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.h5")} == files
 
 
 def test_a_process_says_it_in_one_line_without_colour_wrapping_or_traceback(tmp_path):
@@ -266,7 +297,7 @@ def test_reconstruct_writes_a_file_a_volume_and_names_the_broken_ones(splitpoint
     code, out, err = splitpoint("reconstruct", tmp_path / "bundle", tmp_path / "raw", "--out", tmp_path / "again")
     assert (code, out) == (1, f"{tmp_path}/again/{whole.name}\n")
     assert f"{other} is broken or of a format that is not known here" in err
-    assert err.strip().endswith("1 of 2 files were left out")
+    assert err.strip().endswith("1 of 2 volumes were left out")
     code, out, err = splitpoint("reconstruct", tmp_path / "bundle", other, "--out", tmp_path / "one.h5")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert not (tmp_path / "one.h5").exists()
@@ -275,23 +306,42 @@ def test_reconstruct_writes_a_file_a_volume_and_names_the_broken_ones(splitpoint
     assert "is one file, and there are 2 to reconstruct" in err
 
 
+def test_reconstruct_writes_other_formats_by_option_or_ending(splitpoint, runs, raw, tmp_path):
+    splitpoint("export", "one", "--runs-dir", runs, "--out", tmp_path / "bundle")
+    files = sorted((raw / "test").iterdir())
+    command = ("reconstruct", tmp_path / "bundle")
+    code, out, _ = splitpoint(*command, raw / "test", "--out", tmp_path / "made", "--format", "nifti")
+    assert (code, out) == (0, "".join(f"{tmp_path}/made/{one.stem}.nii.gz\n" for one in files))
+    assert nibabel.load(tmp_path / "made" / f"{files[0].stem}.nii.gz").shape == (32, 32, 4)
+    code, out, _ = splitpoint(*command, files[0], "--out", tmp_path / "sheet.png")
+    assert (code, out) == (0, f"{tmp_path}/sheet.png\n")
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    for wrong in (["--out", tmp_path / "a.dcm"], ["--out", tmp_path / "a.png", "--format", "nifti"]):
+        code, out, err = splitpoint(*command, files[0], *wrong)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "ends like" in err
+
+
 def test_prepare_shows_what_is_wrong_with_a_file(splitpoint, local_ray, raw, tmp_path):
     shutil.copytree(raw / "train", tmp_path / "raw")
     first, second, *_ = sorted((tmp_path / "raw").iterdir())
     (tmp_path / "raw" / "zz.h5").write_bytes(first.read_bytes())
+    (tmp_path / "raw" / "zzz.h5").write_bytes(first.read_bytes()[:-4096])
     with h5py.File(second, "r+") as file:
         file["kspace"][1] = 0
-        file["kspace"][3] = np.nan
+        file["kspace"][2:] = np.nan
     code, out, err = splitpoint("prepare", tmp_path / "raw", "--out", tmp_path / "p", "--calibration-width", "16")
     assert (code, out) == (1, "")
     lines = err.splitlines()
     assert f"error: {second}: slice 1: it holds nothing but zeros" in lines
-    assert f"error: {second}: slice 3: it holds samples that are not finite" in lines
+    assert f"error: {second}: slice 2: it holds samples that are not finite (1 more like this)" in lines
+    assert [line for line in lines if line.startswith(f"error: {tmp_path}/raw/zzz.h5: it is broken or of a format")]
     assert f"warning: {tmp_path}/raw/zz.h5: it holds the same samples as {first.name}; only that one is taken" in lines
-    assert "5 volumes prepared, 0 kept, 1 listed twice, 1 left out" in lines[-1]
+    assert f"all 6 findings: {tmp_path}/p/problems.csv" in lines
+    assert "6 volumes prepared, 0 kept, 1 listed twice, 1 left out, and 3 slices of the others" in lines[-1]
     written = pd.read_csv(tmp_path / "p" / "problems.csv")
-    assert written["severity"].tolist() == ["error", "error", "warning"]
-    assert written["slice"].tolist()[:2] == [1, 3]
+    assert written["severity"].tolist() == ["error"] * 4 + ["warning"] * 2
+    assert written["slice"].tolist()[:3] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("command", ["train", "test", "reconstruct"])
