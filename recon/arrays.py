@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon.data.volume_file import magnitude_of
 from recon.errors import InputError
 from recon.network.unrolled import UnrolledNetwork
-from recon.physics.coils import sense_combine
+from recon.physics.coils import magnitude_of, sense_combine
 from recon.physics.espirit import EIGENVALUE_CROP, espirit
 from recon.physics.fourier import ifft
 from recon.physics.operators import Cartesian, ColumnSense, Sense, to_hybrid

@@ -22,12 +22,12 @@ from recon.data.options import PrepareOptions
 from recon.data.prepare import task_of
 from recon.data.prepared import Slice
 from recon.data.readers import RawVolume
-from recon.data.volume_file import magnitude_of
 from recon.device import choose_device
 from recon.errors import InputError
 from recon.evaluation.compare import magnitude
 from recon.evaluation.methods import network_method
 from recon.image_files import ImageFormat, Images, target_of, write_images
+from recon.physics.coils import magnitude_of
 from recon.physics.masks import Mask, fixed, given
 
 

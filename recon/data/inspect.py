@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from recon.config import MaskConfig, MasksConfig
 from recon.data.index import SPLITS, IndexRow
 from recon.data.prepared import PreparedData, Slice
-from recon.data.volume_file import centre, magnitude_of
+from recon.data.volume_file import centre
 from recon.errors import InputError
 from recon.files import replace_file
+from recon.physics.coils import magnitude_of
 from recon.physics.espirit import espirit_residual
 from recon.physics.masks import Mask, fixed
 

@@ -39,14 +39,14 @@ class Kept(NamedTuple):
     left: float = 0.0
     """The norm of what the maps do not explain over that of the coil images, noise included."""
 
-    def error(self) -> str:
-        """Why the slice has no reference, or nothing."""
+    def error(self, consequence: str = "has no reference") -> str:
+        """Why the slice has no reference, or what else the consequence is; or nothing."""
         if self.covered == 0:
-            return "its coil maps are zero everywhere in the object, so it has no reference"
+            return f"its coil maps are zero everywhere in the object, so it {consequence}"
         if self.energy < LEAST_KEPT:
             return (
                 f"its coil maps explain {self.energy:.2f} of the energy of its coil images, where nearly all is due, "
-                "so it has no reference; is its centre, its header or its format not what it says?"
+                f"so it {consequence}; is its centre, its header or its format not what it says?"
             )
         return ""
 
@@ -71,7 +71,7 @@ def noise_power(kspace: Complex, pad_left: int = 0, pad_right: int = 0) -> NDArr
     found = _power(edge_samples(kspace, pad_left, pad_right))
     rows, columns = kspace.shape[1] // 2, kspace.shape[2] // 2
     for shift in ((rows, 0), (0, columns), (rows, columns)):
-        other = _power(edge_samples(np.roll(kspace, shift, (1, 2))))
+        other = _power(edge_samples(kspace, shift=shift))
         if 0 < other.sum() < found.sum() / 2:
             found = other
     return found
@@ -84,7 +84,9 @@ def _power(samples: Complex) -> NDArray[np.float64]:
     return np.asarray((samples.real**2 + samples.imag**2).mean(axis=1, dtype=np.float64))
 
 
-def kept_of(kspace: Complex, images: Complex, maps: Complex, noise: NDArray[np.float64]) -> Kept:
+def kept_of(
+    kspace: Complex, images: Complex, maps: Complex, noise: NDArray[np.float64], combined: Complex | None = None
+) -> Kept:
     """What is kept of a slice.
 
     Args:
@@ -93,13 +95,14 @@ def kept_of(kspace: Complex, images: Complex, maps: Complex, noise: NDArray[np.f
         maps: (coils, rows, columns), or (sets, coils, rows, columns) that are orthogonal to each other; Σ|s|² is one or
             zero at each pixel.
         noise: each coil's noise power in a sample, (coils,).
+        combined: the images combined by the maps, where that was done.
     """
     sets = maps if maps.ndim == 4 else maps[None]
     # The transform is orthonormal, and samples that were not acquired have no noise.
     noise = noise * float(kspace.any(axis=0).mean())
     whole = (images.real**2 + images.imag**2).sum(axis=0, dtype=np.float64)
-    combined = np.stack([sense_combine(images, one) for one in sets])
-    target = (combined.real**2 + combined.imag**2).sum(axis=0, dtype=np.float64)
+    by_set = (sense_combine(images, maps) if combined is None else combined).reshape(-1, *images.shape[1:])
+    target = (by_set.real**2 + by_set.imag**2).sum(axis=0, dtype=np.float64)
     power = (sets.real**2 + sets.imag**2).sum(axis=0)
     signal = whole - noise.sum()
     # Above the noise, too: where there is nothing else, energy less its mean is as often above zero as below.

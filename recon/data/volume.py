@@ -159,7 +159,7 @@ def pieces(
             truth = target - coils.sense_combine(ifft(added, (-2, -1)), maps)
         level = noise_power(acquired, raw.pad_left, raw.pad_right)
         if raw.mask is None:
-            kept = kept_of(kspace, images, maps, level)
+            kept = kept_of(kspace, images, maps, level, target)
         else:
             # Lines that are missing fold the images; the calibration's own, coarse images are whole.
             coarse = np.zeros_like(calibration)
@@ -177,18 +177,16 @@ def require_maps(raw: RawVolume, piece: Piece) -> None:
     kept = piece.kept
     if kept is None:
         return
-    wrong = kept.error()
+    wrong = kept.error("cannot be reconstructed")
     if not wrong and kept.covered < LEAST_COVERED:
         wrong = f"its coil maps cover {kept.covered:.2f} of the object, and the rest would be black"
     if wrong:
-        wrong = wrong.replace("has no reference", "cannot be reconstructed")
         raise InputError(f"{raw.path}: slice {piece.position}: {wrong}; has it too few lines about the centre?")
 
 
 def as_rss(images: Complex, combined: Complex) -> Complex:
     """The root sum of squares of coil images (coils, rows, columns), with the phase of the combined image."""
-    magnitude = np.sqrt((images.real**2 + images.imag**2).sum(axis=0))
-    return np.asarray(magnitude * np.exp(1j * np.angle(combined)), np.complex64)
+    return np.asarray(coils.magnitude_of(images) * np.exp(1j * np.angle(combined)), np.complex64)
 
 
 def _calibration(

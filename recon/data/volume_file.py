@@ -15,6 +15,7 @@ from recon.config import Config
 from recon.data.kept import Kept
 from recon.errors import InputError
 from recon.files import replace_file
+from recon.physics.coils import magnitude_of
 
 VOLUMES_FOLDER = "volumes"
 
@@ -152,13 +153,6 @@ def write_volume(
         full = VolumeRecord(**{**record, **about, **at_end()})
         file.attrs["record"] = full.model_dump_json()
     return full
-
-
-def magnitude_of(image: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """Magnitude (rows, columns) of an image, or of one image for each set of maps (sets, rows, columns)."""
-    if image.ndim == 2:
-        return np.abs(image)
-    return np.sqrt((image.real**2 + image.imag**2).sum(axis=0))
 
 
 def read_record(path: Path) -> VolumeRecord:

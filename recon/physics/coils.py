@@ -40,7 +40,14 @@ def coil_covariance(samples: Complex) -> NDArray[np.complex128]:
     return np.asarray(flat @ flat.conj().T)
 
 
-def edge_samples(kspace: Complex, pad_left: int = 0, pad_right: int = 0) -> Complex:
+def magnitude_of(image: Complex) -> NDArray[np.float32]:
+    """Magnitude (rows, columns) of an image, or of images (sets, rows, columns), one for each set of maps or coil."""
+    if image.ndim == 2:
+        return np.abs(image)
+    return np.sqrt((image.real**2 + image.imag**2).sum(axis=0))
+
+
+def edge_samples(kspace: Complex, pad_left: int = 0, pad_right: int = 0, *, shift: tuple[int, int] = (0, 0)) -> Complex:
     """The samples at the corners of k-space, where noise is nearly all there is: (coils, samples).
 
     The outer quarter of the rows and, of the acquired columns, those in the outer quarter of their largest distance
@@ -51,10 +58,11 @@ def edge_samples(kspace: Complex, pad_left: int = 0, pad_right: int = 0) -> Comp
         kspace: (coils, rows, columns), centred.
         pad_left: columns at the left edge that were never acquired.
         pad_right: columns at the right edge that were never acquired.
+        shift: rows and columns by which the centre lies before the middle, round the edge.
     """
     coils, rows, columns = kspace.shape
-    row = np.abs(np.arange(rows) - rows // 2)
-    column = np.abs(np.arange(columns) - columns // 2)
+    row = np.roll(np.abs(np.arange(rows) - rows // 2), -shift[0])
+    column = np.roll(np.abs(np.arange(columns) - columns // 2), -shift[1])
     acquired = slice(pad_left, columns - pad_right)
     corner = np.ix_(row > 0.75 * row.max(), column[acquired] > 0.75 * column[acquired].max())
     samples = kspace[:, :, acquired][(slice(None), *corner)].reshape(coils, -1)

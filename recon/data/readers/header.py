@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,8 +161,13 @@ def centre_step(path: Path, encoding: xsd.encodingType, which: Literal[1, 2]) ->
 def patient(header: xsd.ismrmrdHeader) -> str:
     """The patient's name in the header, or nothing where it is missing or says that it was taken out."""
     subject = header.subjectInformation
-    given = ((one or "").strip() for one in (subject.patientID, subject.patientName)) if subject else ()
-    return next((one for one in given if one.lower() not in NOBODY and one.strip("xX*-_ 0")), "")
+    return somebody((subject.patientID, subject.patientName)) if subject else ""
+
+
+def somebody(given: Iterable[str | None]) -> str:
+    """The first of some names that is one, or nothing where all are missing or say that they were taken out."""
+    names = ((one or "").strip() for one in given)
+    return next((one for one in names if one.lower() not in NOBODY and one.strip("xX*-_ 0")), "")
 
 
 NOBODY = {"", "anon", "anonymous", "anonymized", "anonymised", "unknown", "none", "n/a", "na"}

@@ -139,7 +139,7 @@ def _volume(
         format=FORMAT,
         acquisition=acquisition,
         task="-".join([hints.task or usual_task(acquisition), *echo]),
-        patient=hints.patient or _patient(protocol) or path.stem,
+        patient=hints.patient or header.somebody(protocol.patient) or path.stem,
         slices=numbers.size,
         coils=shape[0],
         rows=rows,
@@ -240,11 +240,6 @@ def _noise(path: Path, source: Measurement, scan: Measurement, coils: int) -> ND
         if total >= NOISE_SAMPLES:
             break
     return np.asarray(np.concatenate(found, axis=1) * np.float32(louder), np.complex64)
-
-
-def _patient(protocol: Protocol) -> str:
-    """The patient's name, or nothing where it is missing or was taken out."""
-    return next((one for one in protocol.patient if one.lower() not in header.NOBODY and one.strip("xX*-_ 0")), "")
 
 
 def _geometry(
