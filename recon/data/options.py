@@ -125,7 +125,7 @@ class PrepareOptions(Config):
     def _sets_fit_together(self) -> PrepareOptions:
         if self.maps_sets == 2 and (self.maps == "own" or self.target == "rss"):
             other = "maps own" if self.maps == "own" else "target rss"
-            raise ValueError(f"maps_sets is 2, which {other} does not know; leave one of the two out")
+            raise ValueError(f"maps_sets 2 and {other} exclude each other; give one of them")
         return self
 
     @model_validator(mode="after")
