@@ -21,7 +21,7 @@ from search.run.progress import Display
 from search.run.schedule import Rungs, SuccessiveHalving
 from search.run.scratch import scratch
 from search.run.searcher import TRIALS_FOLDER, Runtime, StudySearch
-from search.run.trial import EPOCH, ERROR, OBJECTIVE, Trainer, run_trial, trainer_path
+from search.run.trial import EPOCH, OBJECTIVE, Trainer, reports_of, run_trial, trainer_path
 from search.study.open import OpenStudy
 from spaces.space import Space
 
@@ -134,8 +134,9 @@ class Watch(tune.Callback):
         """Write a report that the scheduler stopped at, too."""
         self.search.on_trial_result(trial.trial_id, result)
         live = self.search.live.get(trial.trial_id)
-        if live is not None and ERROR not in result:
-            self.display.reported(live.job.config, result[EPOCH])
+        if live is not None:
+            for report in reports_of(result):
+                self.display.reported(live.job.config, report[EPOCH])
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial's worker failed, and it is tried again."""
