@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-import pandas as pd
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -28,6 +27,9 @@ from search.study.record import Objective, Record, State, record_of
 from search.study.storage import open_storage, shown, storage_url, study_folder
 from spaces.reading import stored_space
 from spaces.space import Space
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REFERENCES = "/references"
 FORMAT = 1
@@ -194,6 +196,8 @@ def studies(storage: str | None = None, runs_dir: str | Path = "runs") -> pd.Dat
     Raises:
         InputError: there is no such storage or folder.
     """
+    import pandas as pd  # a third of a second, which a launch need not wait for
+
     folder = Path(runs_dir)
     if storage is not None:
         urls = [storage]
@@ -244,8 +248,12 @@ def create_study(name: str, storage: str | None = None, runs_dir: Path = Path("r
     folder = study_folder(name, runs_dir)
     folder.mkdir(parents=True, exist_ok=True)
     opened = open_storage(url, create=True)
+    names = optuna.get_all_study_names(opened)
     for full in (name, name + REFERENCES):
-        study = optuna.create_study(study_name=full, storage=opened, direction="maximize", load_if_exists=True)
+        if full in names:
+            study = optuna.load_study(study_name=full, storage=opened)
+        else:
+            study = optuna.create_study(study_name=full, storage=opened, direction="maximize", load_if_exists=True)
         # Optuna loads a study of the other direction without a word.
         if study.directions != [StudyDirection.MAXIMIZE]:
             raise InputError(

@@ -15,10 +15,11 @@ import optuna
 import sqlalchemy.engine
 import sqlalchemy.event
 import sqlalchemy.exc
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, RDBStorage
 
 from recon.errors import InputError
+from search.study.claim import claim as claim
+from search.study.journal import open_journal
 from search.study.writing import Fact as Fact
 from search.study.writing import FileWatch as FileWatch
 from search.study.writing import cause as cause
@@ -59,7 +60,7 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
     if url.startswith(JOURNAL):
         path = Path(url.removeprefix(JOURNAL))
         _check_file(path, create)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+        return open_journal(path, create)
     try:
         parsed = sqlalchemy.engine.make_url(url)
     except sqlalchemy.exc.ArgumentError:
