@@ -32,6 +32,7 @@ COMMANDS = {
     "inspect": Listed("data", "Say what prepared data hold, and draw a contact sheet."),
     "train": Listed("training", "Train one network, without a search."),
     "launch": Listed("searching", "Search a space; poor trials stop early."),
+    "status": Listed("watching", "Say what runs where, how far it is, and when it will end."),
     "confirm": Listed("searching", "Retrain the leaders and the baselines over seeds."),
     "studies": Listed("reading", "List the studies in the runs folder or in a storage."),
     "leaderboard": Listed("reading", "Rank a study's trials; works while the search runs."),
