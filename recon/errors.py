@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can fix, and pydantic's errors as sentences for it."""
+"""The exception for mistakes that a user can fix, its kinds, and pydantic's errors as sentences for it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,20 @@ class InputError(ValueError):
 
     The command line prints the sentence and exits with code 2; everything else that is raised is a failure of ours
     or of the machine and exits with code 1.
+    """
+
+
+class DamagedError(InputError):
+    """A checkpoint that is missing, cut off, changed since it was written, or none of ours.
+
+    Whoever continues a training from it begins anew and says so.
+    """
+
+
+class DataError(InputError):
+    """Prepared data that cannot be read: the sentence names the file and the cause.
+
+    It is the fault of the data or of the machine, and not of what is trained on them.
     """
 
 

@@ -13,6 +13,7 @@ import typer
 
 from recon.errors import InputError, complaint, said_of
 from search.cli.app import app, complain
+from search.errors import SearchError, Terminated
 
 CONTINUED = ("prepare", "train", "launch", "confirm")
 """Commands that go on where an interrupted run of theirs ended."""
@@ -33,9 +34,13 @@ def main() -> None:
         if error.filename is None:
             raise
         code = complain(f"{error.filename}: {error.strerror}", 2 if error.errno in USERS else 1)
+    except SearchError as error:
+        code = complain(str(error), 1)
+    except Terminated:
+        code = 143
     except KeyboardInterrupt:
         code = 130
-    if code == 130:
+    if code in (130, 143):
         complain("interrupted" + ("; the same command goes on from here" if arguments[0] in CONTINUED else ""), code)
     sys.exit(code)
 

@@ -11,6 +11,8 @@ import typer
 from recon.errors import InputError
 
 RUNS = Path("runs")
+GRACE = 8.0
+"""``search.run.leaving.GRACE_SECONDS``, which would load Ray."""
 
 
 def study_names(begun: str) -> list[str]:
@@ -69,6 +71,20 @@ Concurrent = Annotated[
 Failures = Annotated[
     int,
     typer.Option(min=0, help="Number of retries of a trial whose worker died; each goes on from the last checkpoint."),
+]
+TrialTimeout = Annotated[
+    float | None, typer.Option(min=1, help="Seconds that one attempt of a trial may take; then it fails.")
+]
+Silence = Annotated[
+    float | None,
+    typer.Option(
+        min=1,
+        help="Seconds without a report after which a trial's worker is ended and tried again; default: ten times the "
+        "longest epoch so far, and 15 minutes at least.",
+    ),
+]
+Grace = Annotated[
+    float, typer.Option(min=0, help="Seconds that running trials have for their next checkpoint after SIGTERM.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Ray's own messages.")]
 

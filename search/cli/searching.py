@@ -9,6 +9,7 @@ import typer
 
 from search.cli.app import app
 from search.cli.options import (
+    GRACE,
     RUNS,
     Address,
     Concurrent,
@@ -16,9 +17,12 @@ from search.cli.options import (
     Data,
     Failures,
     Gpus,
+    Grace,
     RunsDir,
+    Silence,
     Storage,
     StudyName,
+    TrialTimeout,
     Verbose,
 )
 from search.cli.talk import finish
@@ -39,6 +43,15 @@ def launch(
     gpus_per_trial: Gpus = None,
     max_concurrent: Concurrent = None,
     max_failures: Failures = 2,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed", help="Try configurations again that failed for a fault of the machine or the data."
+        ),
+    ] = False,
+    trial_timeout: TrialTimeout = None,
+    silence: Silence = None,
+    grace: Grace = GRACE,
     verbose: Verbose = False,
 ) -> None:
     """Search a space; poor trials stop early.
@@ -50,6 +63,7 @@ def launch(
     """
     from search.run.cluster import Resources
     from search.run.launch import launch as run
+    from search.run.tuning import Limits
     from spaces.reading import load_space
 
     loaded = load_space(space)
@@ -57,7 +71,17 @@ def launch(
         loaded = loaded.model_copy(update={"trials": trials})
     resources = Resources(cpus_per_trial, gpus_per_trial, max_concurrent, max_failures)
     outcome = run(
-        loaded, data, study, storage=storage, runs_dir=runs_dir, address=address, resources=resources, verbose=verbose
+        loaded,
+        data,
+        study,
+        storage=storage,
+        runs_dir=runs_dir,
+        address=address,
+        resources=resources,
+        limits=Limits(trial_timeout, silence),
+        retry_failed=retry_failed,
+        grace=grace,
+        verbose=verbose,
     )
     finish(outcome)
 
@@ -76,6 +100,9 @@ def confirm(
     gpus_per_trial: Gpus = None,
     max_concurrent: Concurrent = None,
     max_failures: Failures = 2,
+    trial_timeout: TrialTimeout = None,
+    silence: Silence = None,
+    grace: Grace = GRACE,
     verbose: Verbose = False,
 ) -> None:
     """Retrain the leaders and the baselines over seeds.
@@ -87,9 +114,19 @@ def confirm(
     """
     from search.run.cluster import Resources
     from search.run.confirm import confirm as run
+    from search.run.tuning import Limits
 
     resources = Resources(cpus_per_trial, gpus_per_trial, max_concurrent, max_failures)
     outcome = run(
-        study, top, seeds, storage=storage, runs_dir=runs_dir, address=address, resources=resources, verbose=verbose
+        study,
+        top,
+        seeds,
+        storage=storage,
+        runs_dir=runs_dir,
+        address=address,
+        resources=resources,
+        limits=Limits(trial_timeout, silence),
+        grace=grace,
+        verbose=verbose,
     )
     finish(outcome)

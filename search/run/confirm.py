@@ -14,9 +14,11 @@ from search.run.cluster import Resources
 from search.run.driver import driving
 from search.run.facts import DataFacts
 from search.run.jobs import confirmations
-from search.run.launch import Outcome, agree, run
+from search.run.launch import How, Outcome, agree, run
+from search.run.leaving import GRACE_SECONDS
 from search.run.trial import Trainer, train_on_prepared
-from search.study.open import OpenStudy, open_study
+from search.run.tuning import Limits
+from search.study.open import OpenStudy, create_study, open_study
 from search.study.record import Record, State, point_of
 from search.study.storage import quiet
 from spaces.space import Space
@@ -48,6 +50,8 @@ def confirm(
     runs_dir: str | Path = "runs",
     address: str | None = None,
     resources: Resources = Resources(),  # noqa: B008
+    limits: Limits = Limits(),  # noqa: B008
+    grace: float = GRACE_SECONDS,
     trainer: Trainer = train_on_prepared,
     verbose: bool = False,
 ) -> Outcome:
@@ -63,14 +67,20 @@ def confirm(
         runs_dir: the folder of all studies.
         address: address of a Ray cluster.
         resources: CPUs and GPUs of a trial.
+        limits: how long trials may take.
+        grace: seconds that running trials have for their next checkpoint after SIGTERM.
         trainer: the function that trains.
         verbose: show Ray's messages.
 
     Raises:
         InputError: there is no such study or no complete trial, the data are others, or another driver runs the study.
-        KeyboardInterrupt: after Ctrl-C; the study is left so that the same call continues it.
+        SearchError: the storage was away for too long, Ray died, or the data broke.
+        KeyboardInterrupt: after Ctrl-C; ``search.errors.Terminated``, which is one, after SIGTERM. Whatever is raised,
+            the study is left so that the same call continues it.
     """
-    with quiet(), driving(open_study(study, storage, runs_dir)) as driver:
+    how = How(address, resources, limits, False, grace, trainer, verbose)
+    open_study(study, storage, runs_dir)  # it must exist; what follows would make it
+    with quiet(), driving(create_study(study, storage, Path(runs_dir))) as driver:
         opened = driver.study
         space = opened.space
         facts = data if isinstance(data, DataFacts) else DataFacts.of(Path(data or opened.data))
@@ -78,7 +88,7 @@ def confirm(
         points = [point_of(record) for record in leaders(opened, top or space.confirm.top)]
         points = list(dict.fromkeys([*points, *space.beside(point.scarce_slices for point in points)]))
         jobs = confirmations(space, points, _seeds(space, seeds or space.confirm.seeds), facts.slices)
-        return run(driver, space, facts, jobs, 0, f"{study}, confirming", address, resources, trainer, verbose)
+        return run(driver, space, facts, jobs, 0, f"{study}, confirming", how)
 
 
 def _seeds(space: Space, count: int) -> range:

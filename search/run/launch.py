@@ -6,27 +6,50 @@ left open, continues them from their checkpoints, and runs what is still missing
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from recon.errors import InputError
 from recon.version import code_version
+from search.run.checkpoints import sweep_all
 from search.run.cluster import Resources, cluster
 from search.run.driver import Driver, driving
 from search.run.facts import DataFacts
 from search.run.jobs import FixedJob, launched
-from search.run.ledger import Ledger
+from search.run.leaving import GRACE_SECONDS, Signals
+from search.run.ledger import Half, Ledger
+from search.run.lifeline import Lifeline
+from search.run.outbox import Outbox
 from search.run.progress import Display
-from search.run.searcher import StudySearch
+from search.run.schedule import worse_than_zero_filled
+from search.run.searcher import TRIALS_FOLDER, StudySearch
 from search.run.trial import Trainer, train_on_prepared
-from search.run.tuning import Watch, run_tune
+from search.run.tuning import Limits, Watch, run_tune
 from search.study.open import FORMAT, OpenStudy, create_study
 from search.study.record import Record, State
 from search.study.storage import quiet, shown
 from spaces.reading import load_space
 from spaces.space import Space
+
+CLOSING_SECONDS = 30.0
+"""How long a run that ends before its end waits for its storage to take what is left."""
+HALVES: tuple[Half, ...] = ("search", "references")
+
+
+@dataclass(frozen=True)
+class How:
+    """How a run is made, whatever it runs; ``launch`` says what each means."""
+
+    address: str | None = None
+    resources: Resources = field(default_factory=Resources)
+    limits: Limits = field(default_factory=Limits)
+    retry_failed: bool = False
+    grace: float = GRACE_SECONDS
+    trainer: Trainer = train_on_prepared
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,10 @@ class Outcome:
     """Number of trials that failed in this run."""
     blocked: Mapping[str, str]
     """Fixed jobs that failed, or could not run because another job failed, with the reason."""
+    diverged: int
+    """Number of searched trials that were stopped because they were worse than the zero-filled images."""
+    hopeless: bool
+    """Whether no network that finished is better than the zero-filled images."""
     exhausted: bool
     """Whether fewer trials ran than wanted because the space has no further configuration."""
     seconds: float
@@ -57,6 +84,11 @@ class Outcome:
         wanted = self.study.space.trials
         if self.complete + self.pruned < wanted and not self.exhausted and self.failures:
             return f"the last trials all failed, so no more were tried; the last one: {self.failures[-1].error}"
+        if self.hopeless:
+            return (
+                f"none of the {self.complete} finished networks is better than the zero-filled images, and "
+                f"{self.diverged} were stopped for that: look at training.learning_rate, fidelity.epochs and the data"
+            )
         return None
 
 
@@ -69,6 +101,9 @@ def launch(
     runs_dir: str | Path = "runs",
     address: str | None = None,
     resources: Resources = Resources(),  # noqa: B008
+    limits: Limits = Limits(),  # noqa: B008
+    retry_failed: bool = False,
+    grace: float = GRACE_SECONDS,
     trainer: Trainer = train_on_prepared,
     verbose: bool = False,
 ) -> Outcome:
@@ -84,31 +119,26 @@ def launch(
         runs_dir: the folder of all studies; on a cluster, a folder that every host sees.
         address: address of a Ray cluster (``auto`` on one of its hosts); without it, a local Ray is started.
         resources: CPUs and GPUs of a trial.
+        limits: how long trials may take.
+        retry_failed: try configurations again that failed for a fault of the machine or the data.
+        grace: seconds that running trials have for their next checkpoint after SIGTERM.
         trainer: the function that trains; a test may pass another module-level function with the same signature.
         verbose: show Ray's messages.
 
     Raises:
         InputError: space and data do not fit, the study was made with another space or other data, another driver runs
             it, or the cluster lacks the resources.
-        KeyboardInterrupt: after Ctrl-C; the study is left so that the same call continues it.
+        SearchError: the storage was away for too long, Ray died, or the data broke.
+        KeyboardInterrupt: after Ctrl-C; ``search.errors.Terminated``, which is one, after SIGTERM. Whatever is raised,
+            the study is left so that the same call continues it.
     """
     space = space if isinstance(space, Space) else load_space(space)
     facts = data if isinstance(data, DataFacts) else DataFacts.of(Path(data))
     space = space.on(facts.slices, str(facts.path))
+    how = How(address, resources, limits, retry_failed, grace, trainer, verbose)
     with quiet(), driving(create_study(study, storage, Path(runs_dir))) as driver:
         agree(driver.study, space, facts)
-        return run(
-            driver,
-            space,
-            facts,
-            launched(space, facts.slices),
-            space.trials,
-            study,
-            address,
-            resources,
-            trainer,
-            verbose,
-        )
+        return run(driver, space, facts, launched(space, facts.slices), space.trials, study, how)
 
 
 def agree(study: OpenStudy, space: Space, facts: DataFacts) -> None:
@@ -147,34 +177,33 @@ def run(
     fixed: Iterable[FixedJob],
     budget: int,
     title: str,
-    address: str | None,
-    resources: Resources,
-    trainer: Trainer,
-    verbose: bool,
+    how: How,
 ) -> Outcome:
     """Run fixed jobs and searched trials on Ray until nothing is left. Whatever happens, leave no trial open."""
     began = time.monotonic()
     study = driver.study
-    ledger = Ledger(study, facts.slices, facts.hash, code_version())
-    for half in (study.search, study.references):
-        ledger.close_orphans(half)
-    search = StudySearch(study, space, ledger, fixed, budget)
-    if not search.idle:
-        try:
-            display = Display(title, space.objective.metric)
-            display.say(f"{title}: {'starting a Ray on this machine' if address is None else f'joining {address}'}")
-            with cluster(address, verbose), display:
-                for record in study.searched():
-                    display.remember(record)
-                run_tune(search, space, facts, Watch(search, driver, display, resources), study, resources, trainer)
-        finally:
-            # Ctrl-C and errors do not tell the searcher, so trials may be left open that nobody runs any more.
-            for half in (study.search, study.references):
-                ledger.close_orphans(half)
-        if not search.over:
-            raise KeyboardInterrupt
+    display = Display(title, space.objective.metric)
+    for half in HALVES:
+        Ledger(study, facts.slices, facts.hash, code_version()).close_orphans(half)
+    sweep_all(study.folder / TRIALS_FOLDER)
+    outbox = Outbox(study.storage, f"study {study.name!r} in {shown(study.url)}", display.say, driver.look)
+    try:
+        search = StudySearch(
+            study,
+            space,
+            Ledger(study, facts.slices, facts.hash, code_version(), outbox),
+            fixed,
+            budget,
+            how.retry_failed,
+        )
+        if not search.idle:
+            _search(search, driver, space, facts, display, outbox, how)
+    finally:
+        outbox.close(0)
     searched = study.searched()
     count = {state: sum(record.state is state for record in searched) for state in State}
+    complete = [record for record in searched if record.state is State.COMPLETE]
+    diverged = sum(record.diverged for record in searched)
     return Outcome(
         study,
         complete=count[State.COMPLETE],
@@ -183,6 +212,48 @@ def run(
         references=len(search.references),
         failures=tuple(search.failed),
         blocked=search.blocked,
+        diverged=diverged,
+        hopeless=bool(complete or diverged) and all(worse_than_zero_filled(record.metrics) for record in complete),
         exhausted=search.exhausted,
         seconds=time.monotonic() - began,
     )
+
+
+def _search(
+    search: StudySearch,
+    driver: Driver,
+    space: Space,
+    facts: DataFacts,
+    display: Display,
+    outbox: Outbox,
+    how: How,
+) -> None:
+    """Start Ray or join it, run the searcher's jobs, and close what is open in the end."""
+    study = driver.study
+
+    def close(seconds: float) -> None:
+        search.interrupt_all()
+        outbox.drain(seconds)
+
+    def last_words(sentence: str) -> None:
+        """The driver is stuck in a dead Ray: the thread that noticed it does what the driver would."""
+        close(CLOSING_SECONDS)
+        print(f"splitpoint: {sentence}", file=sys.stderr, flush=True)
+
+    where = "starting a Ray on this machine" if how.address is None else f"joining {how.address}"
+    display.say(f"{display.title}: {where}")
+    with cluster(how.address, how.verbose), Signals(how.grace) as signals, Lifeline(last_words) as lifeline:
+        try:
+            with display:
+                for record in study.searched():
+                    display.remember(record)
+                watch = Watch(search, driver, display, how.resources, signals, lifeline, how.limits)
+                run_tune(search, space, facts, watch, study, how.resources, how.trainer)
+            if not search.over:
+                raise KeyboardInterrupt
+            outbox.drain()
+        finally:
+            # Whatever ends the run does not tell the searcher, so trials may be left open that nobody runs any more.
+            close(CLOSING_SECONDS)
+    if outbox.failure is not None:
+        raise outbox.failure

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import optuna
@@ -22,6 +22,8 @@ from optuna.distributions import (
 )
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from spaces.layouts import Choice, Dimension, Integer, Value
 from spaces.parts import Sampler
@@ -65,6 +67,55 @@ def parameters(space: Space, point: Point) -> Parameters:
     return {name: (value, distribution(dimensions[name])) for name, value in space.encode(point).items()}
 
 
+class Mirror:
+    """The searched trials in memory, as far as a sampler reads them.
+
+    A sampler reads all trials for each proposal. Here it finds them at once, also while the storage is away, and
+    without the metrics that it does not need. The driver is the only writer of a study, so the mirror is true.
+
+    Args:
+        sampler: proposes.
+        trials: the study's searched trials.
+    """
+
+    def __init__(self, sampler: BaseSampler, trials: Iterable[FrozenTrial]) -> None:
+        self.study = optuna.create_study(storage=InMemoryStorage(), sampler=sampler, direction="maximize")
+        self._ids: dict[int, int] = {}
+        for trial in trials:
+            self.began(trial)
+
+    def began(self, trial: FrozenTrial) -> None:
+        """Take up a trial of the study."""
+        last = trial.last_step
+        slim = FrozenTrial(
+            number=trial.number,
+            trial_id=trial._trial_id,
+            state=trial.state,
+            value=trial.value,
+            datetime_start=trial.datetime_start,
+            datetime_complete=trial.datetime_complete,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={},
+            system_attrs=trial.system_attrs,
+            intermediate_values={} if last is None else {last: trial.intermediate_values[last]},
+        )
+        storage = self.study._storage
+        self._ids[trial._trial_id] = storage.create_new_trial(self.study._study_id, template_trial=slim)
+
+    def ended(self, trial: FrozenTrial) -> None:
+        """Take up how a trial ended."""
+        mine = self._ids.get(trial._trial_id)
+        if mine is None:
+            return
+        storage = self.study._storage
+        for name, value in trial.system_attrs.items():
+            storage.set_trial_system_attr(mine, name, value)
+        if trial.last_step is not None:
+            storage.set_trial_intermediate_value(mine, trial.last_step, trial.intermediate_values[trial.last_step])
+        storage.set_trial_state_values(mine, trial.state, trial.values)
+
+
 class PointSampler:
     """Draws points of a space for the trials of an Optuna study.
 
@@ -79,18 +130,20 @@ class PointSampler:
         self._space = space
         self._rng = random.Random(seed)
 
-    def draw(self, trial: optuna.Trial, wanted: Callable[[Point], bool]) -> Point | None:
+    def draw(self, wanted: Callable[[Point], bool]) -> Point | None:
         """A wanted point from the sampler; a random one if the sampler keeps proposing others; None if none is
         found."""
-        frozen = self._study._storage.get_trial(trial._trial_id)
+        # Samplers take the trial that they draw for; it is not in the study before its point is known.
+        trial = optuna.trial.create_trial(state=TrialState.RUNNING)
+        trial.number = len(self._study.get_trials(deepcopy=False))
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
-            params = self._propose(frozen) if attempt < SAMPLER_DRAWS else self._at_random()
+            params = self._propose(trial) if attempt < SAMPLER_DRAWS else self._at_random()
             point = self._space.decode(params, self._rng)
             if point and wanted(point):
                 return point
         return None
 
-    def _propose(self, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    def _propose(self, trial: FrozenTrial) -> dict[str, Any]:
         """Ask the sampler for the space's dimensions, those that depend on the weighting last."""
         study = self._study
         joint = study.sampler.infer_relative_search_space(study, trial)

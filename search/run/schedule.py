@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from search.run.trial import EPOCH, ERROR, OBJECTIVE
-from search.study.record import Record
+from recon.evaluation.definitions import Quantity
+from search.run.trial import EPOCH, ERROR, LOST, OBJECTIVE, metrics_of
+from search.study.record import Record, State
 
 
 class Rungs:
@@ -38,7 +40,9 @@ class Rungs:
         root = roots(records)
         for record in records:
             for milestone, recorded in self._recorded.items():
-                if milestone in record.values:
+                # Whether an interrupted trial's last report was decided on is not known: it is asked again.
+                undecided = record.state is State.FAIL and milestone == record.epochs
+                if milestone in record.values and not undecided:
                     recorded[root[record.number]] = record.values[milestone]
 
     def passes(self, trial: int, epoch: int, value: float) -> bool:
@@ -54,6 +58,10 @@ class Rungs:
         others = list(recorded.values())
         recorded[trial] = value
         return not others or bool(value >= np.percentile(others, (1 - 1 / self.reduction) * 100))
+
+    def at(self, epoch: int) -> bool:
+        """Whether there is a rung at this epoch."""
+        return epoch in self._recorded
 
     def counts(self) -> dict[int, int]:
         """How many trials have reached each rung."""
@@ -73,42 +81,71 @@ def roots(records: Iterable[Record]) -> dict[int, int]:
 class SuccessiveHalving(FIFOScheduler):
     """Tune's scheduler for a search: stops searched trials at rungs, and any trial at its last epoch or at an error.
 
+    A searched trial that is worse at a rung than no network at all, the zero-filled images, is stopped as diverged.
+
     Args:
         rungs: the rungs, with the values of earlier trials.
-        note_error: told each failure's trial and reason. Tune tells the scheduler of an error before it tells the
-            searcher, and the searcher never gets the reason.
+        note_error: told each failure's trial and reason, and what it is to be blamed on if not the trial. Tune tells
+            the scheduler of an error before it tells the searcher, and the searcher never gets the reason.
+        note_stop: told each trial that is stopped at a rung, and whether it diverged.
+        leaving: whether the run ends before its end, so that trials stop at their next report.
     """
 
     _supports_buffered_results = False
 
-    def __init__(self, rungs: Rungs, note_error: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        rungs: Rungs,
+        note_error: Callable[[str, str, str | None], None],
+        note_stop: Callable[[str, bool], None],
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()
         self.rungs = rungs
-        self._note_error = note_error
+        self._note_error, self._note_stop, self._leaving = note_error, note_stop, leaving
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:
         """Decide after an epoch."""
         value, epoch = result[OBJECTIVE], result[EPOCH]
         if ERROR in result or not math.isfinite(value) or epoch >= trial.config["epochs"]:
             return str(TrialScheduler.STOP)
-        if trial.config["stage"] == "search" and not self.rungs.passes(trial.config["root"], epoch, value):
-            return str(TrialScheduler.STOP)
-        return str(TrialScheduler.CONTINUE)
+        if trial.config["stage"] == "search":
+            passes = self.rungs.passes(trial.config["root"], epoch, value)
+            diverged = self.rungs.at(epoch) and worse_than_zero_filled(metrics_of(result))
+            if diverged or not passes:
+                self._note_stop(trial.trial_id, diverged)
+                return str(TrialScheduler.STOP)
+        return str(TrialScheduler.STOP if self._leaving() else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Pass on why a trial failed (it may yet be retried)."""
-        self._note_error(trial.trial_id, reason(trial))
+        self._note_error(trial.trial_id, reason(trial), fault(trial))
+
+
+def worse_than_zero_filled(metrics: Mapping[str, float]) -> bool:
+    """Whether the mean SSIM over tasks is below that of the zero-filled images; False where that is not known."""
+    zero = [value for name, value in metrics.items() if name.startswith("zero_filled/")]
+    return bool(zero) and metrics[Quantity.SSIM] < sum(zero) / len(zero)
 
 
 def reason(trial: Trial) -> str:
     """The last failure of a Tune trial in one line."""
     if trial.error_file is None:
-        return "the worker was lost"
+        return LOST
     with open(trial.error_file) as file:
         text = file.read()
     failure = text.rsplit("Failure # ", 1)[-1].strip().splitlines()[1:]
     lines = [line.strip() for line in failure if line.strip()]
     if not lines:
-        return "the worker was lost"
+        return LOST
     # A traceback ends with the exception; Ray's own messages on dead workers begin with what matters.
     return lines[-1] if any("Traceback" in line or "ray::" in line for line in lines) else lines[0]
+
+
+def fault(trial: Trial) -> str | None:
+    """What the last failure of a Tune trial is to be blamed on: ``machine`` for a lost worker or an error of the
+    system, None for the trial itself."""
+    error = trial.get_error()
+    if isinstance(error, RayTaskError):
+        error = error.cause
+    return "machine" if error is None or isinstance(error, (RayActorError, OSError, MemoryError)) else None

@@ -9,31 +9,38 @@ there is nothing else to save.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
-from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from recon.evaluation.definitions import Quantity
+from search.errors import SearchError
+from search.run.checkpoints import Checkpoint, checkpoints, keep_last, newest
 from search.run.jobs import FixedJob, mtl_key, multi_task
-from search.run.ledger import INTERRUPTED, Ledger, Live
+from search.run.ledger import INTERRUPTED, Half, Ledger, Live
 from search.run.needs import Needs
-from search.run.sampling import Parameters, PointSampler, make_sampler, parameters
+from search.run.outbox import Outbox
+from search.run.sampling import Mirror, Parameters, PointSampler, make_sampler, parameters
 from search.run.schedule import roots
-from search.run.trial import OBJECTIVE, TrialJob
-from search.study.open import REFERENCES, OpenStudy
-from search.study.record import Record, State, point_of
+from search.run.trial import CHECKPOINT, EPOCH, LOST, NOTE, OBJECTIVE, TrialJob
+from search.study.open import OpenStudy
+from search.study.record import EPOCH_ATTRIBUTE, Record, State, point_of
 from spaces.point import Point
 from spaces.space import Space
 
 FAILURES_IN_A_ROW = 8
 """If this many searched trials fail one after the other, the search itself has failed."""
+ANSWER_SECONDS = 0.5
+"""How long Tune's loop waits for the storage to make a trial; other trials need the loop, too."""
+TRIALS_FOLDER = "trials"
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,18 @@ class Runtime:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A drawn point that waits for the jobs that it starts from and is judged by.
+class _Beginning:
+    """A trial that the storage is being told of; it starts when the storage has it."""
 
-    Its Optuna trial is already open, because samplers need one to draw.
-    """
-
-    trial: optuna.Trial
-    point: Point
+    half: Half
+    job: FixedJob
+    trial: FrozenTrial
+    made: Future[tuple[int, int]]
+    """Its id and number."""
+    references: dict[str, dict[int, float]]
+    predecessor: Record | None
+    resume: Checkpoint | None
+    recorded: tuple[int, ...]
 
 
 class StudySearch(Searcher):
@@ -66,9 +77,19 @@ class StudySearch(Searcher):
         ledger: writes the study.
         fixed: fixed jobs to serve first; those that are complete in the study are not run again.
         budget: searched trials that finish or are stopped early, those of earlier runs included.
+        retry_failed: try configurations again that failed for a fault of the machine or the data.
     """
 
-    def __init__(self, study: OpenStudy, space: Space, ledger: Ledger, fixed: Iterable[FixedJob], budget: int) -> None:
+    def __init__(
+        self,
+        study: OpenStudy,
+        space: Space,
+        ledger: Ledger,
+        fixed: Iterable[FixedJob],
+        budget: int,
+        retry_failed: bool = False,
+    ) -> None:
+        trials = study.search.get_trials(deepcopy=False)
         searched, referenced = study.searched(), study.referenced()
         # Use another seed after each restart: the same seed would propose the same points again.
         seed = int(np.random.SeedSequence([space.sampler.seed, len(searched)]).generate_state(1)[0])
@@ -86,26 +107,43 @@ class StudySearch(Searcher):
         """Whether nothing is left to serve; if so, the run was not interrupted."""
         self.exhausted = False
         """Whether every configuration of the space has been tried."""
+        self.leaving = False
+        """Whether the run ends before its end: trials that stop now are interrupted, and none begins."""
+        self.ending: SearchError | None = None
+        """A fault that every trial would meet, so that the search ends."""
         self.on_ended: Callable[[Record], None] = lambda record: None
         """Called with each trial that ended."""
+        self.say: Callable[[str], None] = lambda text: None
+        """Called with what the user should hear of a trial."""
+        self.tick: Callable[[], None] = lambda: None
+        """Called whenever Tune asks for a trial; what it raises ends the run."""
+        self.ray_is_dead: Callable[[], bool] = lambda: False
+        """Asked when a worker is lost."""
+        self.longest_gap: float | None = None
+        """Seconds of the longest epoch of this run."""
         self._ledger = ledger
-        self._search_study = optuna.load_study(
-            study_name=study.name, storage=study.storage, sampler=make_sampler(space.sampler, seed)
-        )
-        self._points = PointSampler(self._search_study, space, seed)
-        self._references_study = optuna.load_study(
-            study_name=study.name + REFERENCES, storage=study.storage, sampler=RandomSampler(seed=0)
-        )
+        self._folder = study.folder.resolve() / TRIALS_FOLDER
+        self._mirror = Mirror(make_sampler(space.sampler, seed), trials)
+        self._points = PointSampler(self._mirror.study, space, seed)
         self._limit: int | None = None
-        self._noted: dict[str, str] = {}
+        self._noted: dict[str, tuple[str, str | None]] = {}
+        self._timeouts: dict[str, str] = {}
         self._failures_in_a_row = 0
-        self._drawn: _Drawn | None = None
+        self._beginning: _Beginning | None = None
+        self._drawn: Point | None = None
+        """A drawn point that waits for the jobs that it starts from and is judged by."""
 
         self._roots = roots(searched)
         continued = {record.continues for record in searched}
-        waiting = [record for record in searched if record.closed == INTERRUPTED and record.number not in continued]
+        waiting = [
+            record
+            for record in searched
+            if record.number not in continued
+            and (record.closed == INTERRUPTED or (retry_failed and record.fault is not None))
+        ]
         self._interrupted = deque(waiting if budget else [])
-        self._tried = {record.key for record in searched}
+        # A fault of the machine or the data says nothing of the configuration.
+        self._tried = {record.key for record in searched if record.fault is None or record.closed is not None}
         ended = [record for record in searched if record.state in (State.COMPLETE, State.PRUNED)]
         self.finished = len(ended)
         """Number of searched trials that finished or were stopped early, including earlier runs."""
@@ -114,7 +152,7 @@ class StudySearch(Searcher):
         known = space.known() if budget else []
         self._known = deque(point for point in known if mtl_key(point, space.seed) not in self._tried)
         self.references: dict[str, Record] = {
-            record.key: record for record in referenced if record.state is State.COMPLETE
+            record.key: record for record in referenced if record.state is State.COMPLETE and not record.holes
         }
         self._needs = Needs(space, self.references, self.blocked)
         self._fixed: deque[tuple[FixedJob, Record | None]] = deque()
@@ -133,16 +171,24 @@ class StudySearch(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration; None while other trials must finish first; FINISHED at the end."""
-        if self._limit is not None and len(self.live) >= self._limit:
+        """The next trial's configuration; None while other trials must finish first, or while the storage is away;
+        FINISHED at the end."""
+        self.tick()
+        if self.leaving or (self._limit is not None and len(self.live) >= self._limit):
             return None
-        live = self._next_fixed() or self._next_searched()
-        if live is None:
+        if self._beginning is None:
+            self._beginning = self._next_fixed() or self._next_searched()
+        if self._beginning is None:
             if self.live:
                 return None
-            self._give_up_drawn()
             self.over = True
             return str(Searcher.FINISHED)
+        try:
+            trial_number = self._beginning.made.result(timeout=ANSWER_SECONDS)
+        except TimeoutError:
+            return None
+        beginning, self._beginning = self._beginning, None
+        live = self._started(beginning, *trial_number)
         self.live[trial_id] = live
         return {
             "job": live.job.model_dump_json(),
@@ -153,9 +199,20 @@ class StudySearch(Searcher):
         }
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Write an epoch; the same one may come again."""
-        if trial_id in self.live:
-            self._ledger.epoch(self.live[trial_id], result)
+        """Write an epoch and its checkpoint; the same one may come again."""
+        live = self.live.get(trial_id)
+        if live is None:
+            return
+        now = time.monotonic()
+        if int(result[EPOCH]) not in live.epochs:
+            live.gap = now - live.heard
+            self.longest_gap = max(live.gap, self.longest_gap or 0.0)
+        live.heard = now
+        self._ledger.epoch(live, result)
+        if result.get(CHECKPOINT):
+            self._ledger.checkpoint(live, result[CHECKPOINT])
+        if NOTE in result:
+            self.say(f"{live.job.name}: {result[NOTE]}, so it begins anew")
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended. If the scheduler stopped it, its last report comes only here."""
@@ -163,13 +220,22 @@ class StudySearch(Searcher):
         if live is None:
             return
         if result and OBJECTIVE in result:
-            self._ledger.epoch(live, result)
+            self.on_trial_result(trial_id, result)
         if error:
-            live.error = self._noted.get(trial_id, "the worker was lost")
-        record = self._ledger.finish(live, self._constraints(live))
+            live.error, live.fault = self._noted.get(trial_id, (LOST, "machine"))
+        if live.fault in ("data", "disk"):
+            self.ending = SearchError(f"{live.error}; when that is mended, the same command goes on from here")
+        # Where all of Ray is gone, the trial is not to blame.
+        lost = live.fault == "machine" and self.ray_is_dead()
+        ended_by_itself = live.error is not None or live.epoch >= live.job.config.epochs or live.stopped
+        interrupted = lost or live.fault in ("data", "disk") or (self.leaving and not ended_by_itself)
+        record = self._ledger.interrupt(live) if interrupted else self._ledger.finish(live, self._constraints(live))
+        self._mirror.ended(live.trial)
         del self.live[trial_id]
-        self._settle(record)
-        self.on_ended(record)
+        keep_last(Path(live.job.folder))
+        if not interrupted:
+            self._settle(record)
+            self.on_ended(record)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the study is the state, and a pickle of the storage would contain its password."""
@@ -180,19 +246,43 @@ class StudySearch(Searcher):
 
     # What the scheduler and the callback add
 
-    def note_error(self, trial_id: str, reason: str) -> None:
+    def note_error(self, trial_id: str, reason: str, fault: str | None) -> None:
         """Remember a trial's last failure; it counts if Tune does not retry."""
-        self._noted[trial_id] = reason
+        timeout = self._timeouts.pop(trial_id, None)
+        self._noted[trial_id] = (reason, fault) if timeout is None else (timeout, "timeout")
 
-    def note_checkpoint(self, trial_id: str, path: str) -> None:
-        """Write the path of a trial's newest checkpoint."""
+    def note_timeout(self, trial_id: str, reason: str) -> None:
+        """Remember that a trial's worker is ended because it took too long."""
+        self._timeouts[trial_id] = reason
+
+    def retried(self, trial_id: str) -> None:
+        """Say that a trial is tried again."""
+        live = self.live.get(trial_id)
+        if live is not None:
+            reason, _ = self._noted.get(trial_id, (LOST, None))
+            from_where = f"from epoch {live.epoch}" if live.epoch else "from its beginning"
+            self.say(f"{live.job.name}: {reason}; it is tried again {from_where}")
+
+    def note_stop(self, trial_id: str, diverged: bool) -> None:
+        """Remember that the scheduler stops a trial at a rung."""
         if trial_id in self.live:
-            self._ledger.checkpoint(self.live[trial_id], path)
+            self.live[trial_id].stopped, self.live[trial_id].diverged = True, diverged
+
+    def interrupt_all(self) -> None:
+        """Close all running trials so that the next launch continues them."""
+        for live in self.live.values():
+            self._ledger.interrupt(live)
+        self.live.clear()
 
     def reconcile(self, ended: Iterable[str]) -> None:
         """Close trials that Tune ended without telling the searcher (an actor that could not be reused)."""
         for trial_id in [one for one in ended if one in self.live]:
             self.on_trial_complete(trial_id, error=True)
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where what is written waits."""
+        return self._ledger.outbox
 
     @property
     def fixed_epochs(self) -> int:
@@ -206,7 +296,7 @@ class StudySearch(Searcher):
 
     # Fixed jobs
 
-    def _next_fixed(self) -> Live | None:
+    def _next_fixed(self) -> _Beginning | None:
         for _ in range(len(self._fixed)):
             job, predecessor = self._fixed.popleft()
             if job.needs is None or job.needs in self.references:
@@ -217,34 +307,32 @@ class StudySearch(Searcher):
                 self._fixed.append((job, predecessor))
         return None
 
-    def _begin_fixed(self, job: FixedJob, predecessor: Record | None) -> Live:
-        trial = self._references_study.ask()
-        name = f"reference-{trial.number:04d}"
-        return self._begin(self._references_study, trial, job, name, predecessor=predecessor)
+    def _begin_fixed(self, job: FixedJob, predecessor: Record | None) -> _Beginning:
+        return self._begin("references", job, predecessor=predecessor)
 
     # Searched trials
 
-    def _next_searched(self) -> Live | None:
+    def _next_searched(self) -> _Beginning | None:
         running = sum(live.job.stage == "search" for live in self.live.values())
         if self.finished + running >= self.budget or self.failing:
             return None
         predecessor = _take(self._interrupted, lambda record: self._needs.ready(point_of(record)))
         if predecessor is not None:
-            return self._begin_searched(self._search_study.ask(), point_of(predecessor), predecessor)
+            return self._begin_searched(point_of(predecessor), predecessor)
         known = _take(self._known, self._needs.ready)
         if known is not None:
-            return self._begin_searched(self._search_study.ask(), known)
+            return self._begin_searched(known)
         if self._interrupted or self._known or self.exhausted:
             self._forget_hopeless()
             return None
-        if self._drawn is not None and self._needs.hopeless(self._drawn.point):
-            self._give_up_drawn()
+        if self._drawn is not None and self._needs.hopeless(self._drawn):
+            self._drawn = None
         if self._drawn is None:
             self._drawn = self._draw()
-        if self._drawn is None or not self._needs.ready(self._drawn.point):
+        if self._drawn is None or not self._needs.ready(self._drawn):
             return None
         drawn, self._drawn = self._drawn, None
-        return self._begin_searched(drawn.trial, drawn.point)
+        return self._begin_searched(drawn)
 
     @property
     def failing(self) -> bool:
@@ -255,98 +343,115 @@ class StudySearch(Searcher):
         self._known = deque(point for point in self._known if not self._needs.hopeless(point))
         self._interrupted = deque(record for record in self._interrupted if not self._needs.hopeless(point_of(record)))
 
-    def _draw(self) -> _Drawn | None:
+    def _draw(self) -> Point | None:
         """A point that has not been tried."""
-        trial = self._search_study.ask()
 
         def wanted(one: Point) -> bool:
             return mtl_key(one, self.space_searched.seed) not in self._tried and not self._needs.hopeless(one)
 
-        point = self._points.draw(trial, wanted)
-        if point is not None:
-            return _Drawn(trial, point)
-        self.exhausted = True
-        self._ledger.close(self._search_study, trial.number, "every configuration of the space was tried")
-        return None
+        point = self._points.draw(wanted)
+        self.exhausted = point is None
+        return point
 
-    def _give_up_drawn(self) -> None:
-        if self._drawn is not None:
-            self._ledger.close(self._search_study, self._drawn.trial.number, "what it needs failed")
-            self._drawn = None
-
-    def _begin_searched(self, trial: optuna.Trial, point: Point, predecessor: Record | None = None) -> Live:
+    def _begin_searched(self, point: Point, predecessor: Record | None = None) -> _Beginning:
         space = self.space_searched
         job = multi_task(space, point, space.seed, "search")
         self._tried.add(job.key)
-        return self._begin(
-            self._search_study,
-            trial,
-            job,
-            f"search-{trial.number:04d}",
-            params=parameters(space, point),
-            references=self._needs.compared(point, job.config, self._ledger.slices_of(job.config)),
-            predecessor=predecessor,
-        )
+        references = self._needs.compared(point, job.config, self._ledger.slices_of(job.config))
+        return self._begin("search", job, parameters(space, point), references, predecessor)
 
     # Both
 
     def _begin(
         self,
-        study: optuna.Study,
-        trial: optuna.Trial,
+        half: Half,
         job: FixedJob,
-        name: str,
-        *,
         params: Parameters | None = None,
         references: dict[str, dict[int, float]] | None = None,
         predecessor: Record | None = None,
-    ) -> Live:
-        resume = predecessor.checkpoint if predecessor and predecessor.config == job.config else None
-        if resume is not None and not Path(resume).is_dir():
-            resume = None  # it was deleted since, or lay on a host's own disk: the trial begins anew
-        root = trial.number
-        if job.stage == "search":
-            root = self._roots.get(predecessor.number, trial.number) if predecessor else trial.number
-            self._roots[trial.number] = root
-        epochs = self._ledger.describe(
-            trial,
+    ) -> _Beginning:
+        resume, upto = None, 0
+        if predecessor is not None and predecessor.config == job.config:
+            resume, upto = self._resumable(predecessor)
+        attributes = self._ledger.description(
             key=job.key,
             kind=job.kind,
             stage=job.stage,
             config=job.config,
             weighting=job.weighting,
             scarce_slices=job.scarce_slices,
-            params=params,
             continues=predecessor,
-            resumed=resume is not None,
+            checkpoint=str(resume.path) if resume else None,
+            upto=upto,
         )
+        kept = (
+            {}
+            if predecessor is None
+            else {epoch: value for epoch, value in predecessor.values.items() if epoch <= upto}
+        )
+        trial, made = self._ledger.begin(half, attributes, kept, params or {})
+        # Whether the scheduler heard of the last rung that was reached is not known: it is asked again.
+        asked_again = max(kept, default=0) if max(kept, default=0) in self.space_searched.fidelity.milestones else None
+        recorded = tuple(epoch for epoch in kept if epoch != asked_again)
+        return _Beginning(half, job, trial, made, references or {}, predecessor, resume, recorded)
+
+    def _resumable(self, record: Record) -> tuple[Checkpoint | None, int]:
+        """The newest whole checkpoint of an interrupted trial, and the epoch up to which its curve is taken over."""
+        own = checkpoints(
+            self._folder / folder_name("search" if record.stage == "search" else "references", record.number)
+        )
+        found, damage = newest([*own, *([Path(record.checkpoint)] if record.checkpoint else [])])
+        if damage is not None:
+            what = (
+                "it begins anew" if found is None else f"it goes on from epoch {found.epoch or record.checkpoint_epoch}"
+            )
+            self.say(f"trial {record.name} was interrupted, and {damage}: {what}")
+        if found is None:
+            return None, 0
+        return found, min(found.epoch or record.checkpoint_epoch, whole_until(record))
+
+    def _started(self, beginning: _Beginning, trial_id: int, number: int) -> Live:
+        """The running trial, now that the storage has it."""
+        job, predecessor, trial = beginning.job, beginning.predecessor, beginning.trial
+        trial._trial_id, trial.number = trial_id, number
+        root = number
+        if job.stage == "search":
+            root = self._roots.get(predecessor.number, number) if predecessor else number
+            self._roots[number] = root
+            self._mirror.began(trial)
+        name = folder_name(beginning.half, number)
         assert self.runtime is not None
         work = TrialJob(
             name=name,
             stage=job.stage,
-            number=trial.number,
+            number=number,
             root=root,
             config=job.config,
             data=str(self.runtime.data),
             trainer=self.runtime.trainer,
             init=self.references[job.needs].checkpoint if job.needs else None,
-            resume=resume,
+            folder=str(self._folder / name),
+            resume=str(beginning.resume.path) if beginning.resume else None,
+            recorded=beginning.recorded,
             metric=self.space_searched.objective.metric if job.stage == "search" else "ssim",
-            references=references or {},
+            references=beginning.references,
             slices_at=(*self.space_searched.fidelity.milestones, job.config.epochs),
             device=self.runtime.device,
             threads=self.runtime.threads,
         )
-        return Live(study, trial, work, job.key, job.kind, epochs)
+        now = time.monotonic()
+        epochs = set(trial.intermediate_values)
+        value = trial.intermediate_values[max(epochs)] if epochs else None
+        return Live(beginning.half, work, trial, value=value, began=now, heard=now, epochs=epochs)
 
     def _constraints(self, live: Live) -> dict[str, float] | None:
         """How far each task lies below its STL, minus epsilon, at the trial's last epoch."""
         epsilon = self.space_searched.objective.epsilon
         if epsilon is None or live.job.stage != "search" or live.error is not None or not live.epochs:
             return None
-        record = self._ledger.record(live.trial)
+        metrics = live.trial.user_attrs[f"{EPOCH_ATTRIBUTE}{live.epoch}"]
         return {
-            task: values[record.epochs] - epsilon - record.metrics[Quantity.SSIM.of(task)]
+            task: values[live.epoch] - epsilon - metrics[Quantity.SSIM.of(task)]
             for task, values in live.job.references.items()
         }
 
@@ -364,13 +469,25 @@ class StudySearch(Searcher):
             self.references[record.key] = record
 
 
+def whole_until(record: Record) -> int:
+    """The last epoch up to which no validated epoch is missing in a trial's curve."""
+    return max((epoch for epoch in record.history if epoch < min(record.holes, default=epoch + 1)), default=0)
+
+
+def folder_name(half: Half, number: int) -> str:
+    """The name of a trial's folder: ``search-0012``, ``reference-0003``."""
+    return f"{'search' if half == 'search' else 'reference'}-{number:04d}"
+
+
 def _predecessor(job: FixedJob, records: Iterable[Record]) -> Record | None:
-    """The interrupted trial of the same job that nobody has continued."""
+    """The trial of the same job that was interrupted, or met a fault that is not its own, and that nobody has
+    continued."""
     records = list(records)
     continued = {record.continues for record in records}
     for record in reversed(records):
         same = record.key == job.key and record.config == job.config
-        if same and record.closed == INTERRUPTED and record.number not in continued:
+        stopped = record.closed == INTERRUPTED or record.fault is not None
+        if same and stopped and record.number not in continued:
             return record
     return None
 

@@ -6,13 +6,13 @@ A ``TrialJob`` holds everything that the actor needs, as JSON in the trial's con
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import math
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,9 @@ import ray.util
 from ray import tune
 
 from recon.config import Config, TrainConfig
-from recon.errors import InputError
+from recon.errors import DataError, InputError
 from recon.evaluation.definitions import Quantity
+from search.run.checkpoints import Report, checkpoints, newest, write
 from search.study.slices import packed
 
 if TYPE_CHECKING:
@@ -33,7 +34,14 @@ OBJECTIVE = "objective"
 EPOCH = "epoch"
 METRICS_PREFIX = "metrics/"
 SLICES = "slices"
+CHECKPOINT = "checkpoint"
+NODE = "node"
+NOTE = "note"
+"""What the user should hear of a trial that goes on."""
 ERROR = "error"
+FAULT = "fault"
+"""What an error is to be blamed on, if it is not the trial: ``data`` or ``disk``."""
+LOST = "the worker was lost"
 _THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 
 
@@ -75,8 +83,12 @@ class TrialJob(Config):
     """``module:function``."""
     init: str | None = None
     """The checkpoint whose weights the training starts from."""
+    folder: str
+    """The trial's folder, for its checkpoints; every host sees it."""
     resume: str | None = None
-    """The checkpoint of an interrupted predecessor."""
+    """The checkpoint of an interrupted predecessor, to start from while the folder has none."""
+    recorded: tuple[int, ...] = ()
+    """Epochs that need not be reported: the study has them, and what follows from them was decided."""
     metric: Literal["ssim", "gain"] = "ssim"
     references: dict[str, dict[int, float]] = {}  # noqa: RUF012
     """By task and epoch, the STL's SSIM (a mean over seeds) with which the trial's SSIM is compared."""
@@ -118,9 +130,12 @@ def trainer_path(trainer: Trainer) -> str:
 def run_trial(config: Mapping[str, str]) -> None:
     """The trainable: train ``config['job']`` and report each epoch that is validated.
 
-    A failure that a retry cannot mend (a loss that is not finite, a configuration that does not fit the data) is
-    reported as ``error``, and the training ends. Any other exception is raised, so that Tune retries from the last
-    checkpoint.
+    Each report has a checkpoint of its own by then, in the trial's folder. A training that is tried again goes on from
+    the newest that is whole, and first reports the epochs that the study does not have yet.
+
+    A failure that a retry cannot mend (a loss that is not finite, a configuration that does not fit the data, data that
+    cannot be read) is reported as ``error``, and the training ends. Any other exception is raised, so that Tune tries
+    again.
     """
     _load()
     import torch
@@ -132,34 +147,50 @@ def run_trial(config: Mapping[str, str]) -> None:
     os.environ.setdefault(_THREAD_TIMEOUT, "60")
     torch.set_num_threads(job.threads)
     reset_peak_memory()
-    last = tune.get_checkpoint()
-    resume = Path(last.path) if last else Path(job.resume) if job.resume else None
     node = f"{platform.node()} ({ray.util.get_node_ip_address()})"
-    reached = 0
+    found, damage = newest([*checkpoints(Path(job.folder)), *([Path(job.resume)] if job.resume else [])])
+    reports = dict(found.reports) if found else {}
+    reached = found.epoch if found else 0
+    known = set(job.recorded)
+
+    def tell(report: Report) -> None:
+        nonlocal damage
+        note, damage = damage, None
+        tune.report({**report, NODE: node, **({NOTE: note} if note else {})})
 
     def report(epoch: EpochReport) -> None:
         nonlocal reached
         metrics = compare(epoch.metrics, epoch.epoch, job.references)
-        objective = metrics[job.metric]
         for name in (job.metric, "loss"):
             if not math.isfinite(metrics[name]):
                 raise TrainingError(f"{name} is {metrics[name]} after epoch {epoch.epoch}")
         reached = epoch.epoch
-        result = {EPOCH: epoch.epoch, OBJECTIVE: objective, "node": node}
+        result: Report = {EPOCH: epoch.epoch, OBJECTIVE: float(metrics[job.metric])}
         result |= {METRICS_PREFIX + name: float(value) for name, value in metrics.items()}
-        if epoch.epoch in job.slices_at:
-            result[SLICES] = packed(epoch.slices)
-        with tempfile.TemporaryDirectory(prefix="splitpoint-") as folder:
-            epoch.save(Path(folder) / "checkpoint")
-            tune.report(result, checkpoint=tune.Checkpoint.from_directory(str(Path(folder) / "checkpoint")))
+        slices = getattr(epoch, "slices", None)
+        if slices is not None and epoch.epoch in job.slices_at:
+            result[SLICES] = packed(slices)
+        reports[epoch.epoch] = result
+        path = write(Path(job.folder), epoch.epoch, epoch.save, reports)
+        tell({**result, CHECKPOINT: str(path)})
 
     module, function = job.trainer.split(":")
     trainer: Trainer = getattr(importlib.import_module(module), function)
     init = Path(job.init) if job.init else None
     try:
+        for epoch in sorted(set(reports) - known):
+            tell({**reports[epoch], CHECKPOINT: str(found.path) if found else ""})
+        resume = found.path if found else None
         trainer(job.config, Path(job.data), init=init, resume=resume, device=job.device, report=report)
     except (TrainingError, InputError) as error:
-        tune.report({EPOCH: reached, OBJECTIVE: math.nan, ERROR: str(error), "node": node})
+        result = {EPOCH: reached, OBJECTIVE: math.nan, ERROR: str(error)}
+        if isinstance(error, DataError):
+            result[FAULT] = "data"
+        tell(result)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        tell({EPOCH: reached, OBJECTIVE: math.nan, ERROR: f"{job.folder}: {error.strerror}", FAULT: "disk"})
 
 
 def _load() -> None:

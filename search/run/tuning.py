@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-import shutil
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
 from search.run.cluster import Resources, fit, places
 from search.run.driver import Driver
 from search.run.facts import DataFacts
+from search.run.leaving import Signals
+from search.run.lifeline import Lifeline
 from search.run.progress import Display
 from search.run.schedule import Rungs, SuccessiveHalving
-from search.run.searcher import Runtime, StudySearch
+from search.run.scratch import scratch
+from search.run.searcher import TRIALS_FOLDER, Runtime, StudySearch
 from search.run.trial import EPOCH, ERROR, OBJECTIVE, Trainer, run_trial, trainer_path
 from search.study.open import OpenStudy
 from spaces.space import Space
 
-TRIALS_FOLDER = "trials"
-LOOK_SECONDS = 10.0
-"""How often a run checks whether hosts have joined or left."""
+LOOK_SECONDS = 1.0
+"""How often a run looks at its surroundings."""
+SLOWEST_FIRST = 900.0
+SILENT_EPOCHS = 10.0
+"""Without a limit of its own, a trial is silent for too long after this many of the longest epochs that were seen, and
+not before ``SLOWEST_FIRST`` seconds."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a trial may take.
+
+    Attributes:
+        trial: seconds of one attempt; then it fails.
+        silence: seconds without a report; then its worker is ended, and it is tried again from its last checkpoint.
+            Without it: ten times the longest epoch that was seen, and 15 minutes at least.
+    """
+
+    trial: float | None = None
+    silence: float | None = None
 
 
 def run_tune(
@@ -39,71 +61,139 @@ def run_tune(
     search.runtime = Runtime(facts.path, trainer_path(trainer), "cuda" if gpus else "cpu", max(1, int(cpus)))
     rungs = Rungs(space.fidelity.milestones, space.fidelity.reduction)
     rungs.rebuild(study.searched())
+    scheduler = SuccessiveHalving(rungs, search.note_error, search.note_stop, lambda: search.leaving)
+    # Tune's own state goes into a folder that nobody reads: the study is the state.
     # tune.run and not a Tuner: that one pickles the searcher, and with it the storage's password, into a file.
-    tune.run(
-        tune.with_resources(run_trial, {"cpu": cpus, "gpu": gpus}),
-        name=TRIALS_FOLDER,
-        storage_path=str(study.folder.resolve()),
-        metric=OBJECTIVE,
-        mode="max",
-        search_alg=search,
-        scheduler=SuccessiveHalving(rungs, search.note_error),
-        num_samples=-1,
-        max_concurrent_trials=concurrent,
-        max_failures=resources.max_failures,
-        raise_on_failed_trial=False,
-        reuse_actors=True,
-        callbacks=[watch],
-        trial_name_creator=_trial_name,
-        trial_dirname_creator=_trial_name,
-        verbose=0,
-    )
+    with scratch("splitpoint-tune-") as folder:
+        tune.run(
+            tune.with_resources(run_trial, {"cpu": cpus, "gpu": gpus}),
+            name=TRIALS_FOLDER,
+            storage_path=str(folder),
+            metric=OBJECTIVE,
+            mode="max",
+            search_alg=search,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=concurrent,
+            max_failures=resources.max_failures,
+            raise_on_failed_trial=False,
+            reuse_actors=True,
+            callbacks=[watch],
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            verbose=0,
+        )
 
 
 def _trial_name(trial: Trial) -> str:
     return str(trial.config["name"])
 
 
+@dataclass
 class Watch(tune.Callback):
-    """Pass on to the searcher what Tune tells only callbacks, keep the driver's claim alive, and update the display.
+    """Look after a run between Tune's events: its trials, its Ray, its storage, signals, and the display.
 
-    Without a limit, the number of parallel trials follows the cluster's size.
+    Attributes:
+        search: the searcher.
+        driver: the claim on the study, kept alive from here.
+        display: shows what happens.
+        resources: without a limit, the number of parallel trials follows the cluster's size.
+        signals: what ends the run.
+        lifeline: says when Ray is dead.
+        limits: how long trials may take.
+        looks: called every second; what they raise ends the run.
     """
 
-    def __init__(self, search: StudySearch, driver: Driver, display: Display, resources: Resources) -> None:
-        self._search, self._driver, self._display, self._resources = search, driver, display, resources
-        self._looked = time.monotonic()
-        self._newest: dict[str, str] = {}
-        search.on_ended = partial(display.ended, search=search)
+    search: StudySearch
+    driver: Driver
+    display: Display
+    resources: Resources
+    signals: Signals
+    lifeline: Lifeline
+    limits: Limits = Limits()
+    looks: tuple[Callable[[], None], ...] = ()
+    _looked: float = field(default_factory=time.monotonic)
+    _running: dict[str, Trial] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.search.on_ended = partial(self.display.ended, search=self.search)
+        self.search.say = self.display.say
+        self.search.tick = self.look
+        self.search.ray_is_dead = lambda: self.lifeline.ask() is not None
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has its worker; its time counts from here."""
+        self._running[trial.trial_id] = trial
+        live = self.search.live.get(trial.trial_id)
+        if live is not None:
+            live.began = live.heard = time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Write a report that the scheduler stopped at, too, before its checkpoint is written."""
-        self._search.on_trial_result(trial.trial_id, result)
-        live = self._search.live.get(trial.trial_id)
+        """Write a report that the scheduler stopped at, too."""
+        self.search.on_trial_result(trial.trial_id, result)
+        live = self.search.live.get(trial.trial_id)
         if live is not None and ERROR not in result:
-            self._display.reported(live.job.config, result[EPOCH])
+            self.display.reported(live.job.config, result[EPOCH])
 
-    def on_checkpoint(
-        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
-    ) -> None:
-        """Write the new checkpoint's path, then delete the trial's previous checkpoint.
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial's worker failed, and it is tried again."""
+        self._running.pop(trial.trial_id, None)
+        self.search.retried(trial.trial_id)
 
-        Were Tune told to keep one (``num_to_keep``), it would write its whole state after every checkpoint.
-        """
-        self._search.note_checkpoint(trial.trial_id, checkpoint.path)
-        old = self._newest.get(trial.trial_id)
-        self._newest[trial.trial_id] = checkpoint.path
-        if old not in (None, checkpoint.path):
-            shutil.rmtree(str(old), ignore_errors=True)
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial failed."""
+        self._running.pop(trial.trial_id, None)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial ended."""
+        self._running.pop(trial.trial_id, None)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """After every event."""
-        if self._search.live:
-            self._search.reconcile(trial.trial_id for trial in trials if trial.is_finished())
-        if self._resources.max_concurrent is None and time.monotonic() - self._looked > LOOK_SECONDS:
-            self._looked = time.monotonic()
-            self._search.set_max_concurrency(max(1, places(self._resources)))
-        self._driver.beat()
-        self._display.refresh(self._search)
+        if self.search.live:
+            self.search.reconcile(one.trial_id for one in self._running.values() if one.is_finished())
+        self.look()
+        self.display.refresh(self.search)
+
+    def look(self) -> None:
+        """Raise what ends the run, and look around every second."""
+        search = self.search
+        if search.ending is not None:
+            raise search.ending
+        failure = search.outbox.failure
+        if failure is not None:
+            raise failure
+        self.signals.look(search.live.values())
+        search.leaving = self.signals.leaving
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        self.lifeline.look()
+        self._end_those_that_hang()
+        if self.resources.max_concurrent is None:
+            search.set_max_concurrency(max(1, places(self.resources)))
+        self.driver.beat(search.outbox, lambda: {"waiting": search.outbox.waiting})
+        for one in self.looks:
+            one()
+
+    def _end_those_that_hang(self) -> None:
+        now = time.monotonic()
+        silence = self.limits.silence
+        if silence is None and self.search.longest_gap is not None:
+            silence = max(SLOWEST_FIRST, SILENT_EPOCHS * self.search.longest_gap)
+        for trial_id, live in self.search.live.items():
+            trial = self._running.get(trial_id)
+            worker = None if trial is None else trial.temporary_state.ray_actor
+            if trial is None or worker is None or live.error is not None:
+                continue
+            if self.limits.trial is not None and now - live.began > self.limits.trial:
+                self.search.note_timeout(trial_id, f"it took longer than {self.limits.trial:g} s (--trial-timeout)")
+                trial.max_failures = 0
+            elif silence is not None and now - live.heard > silence:
+                self.search.note_timeout(trial_id, f"no report for {silence:.0f} s (--silence)")
+            else:
+                continue
+            live.began = live.heard = now
+            ray.kill(worker)

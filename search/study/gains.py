@@ -34,14 +34,14 @@ def counting(complete: Iterable[Record]) -> list[Record]:
     """Leave out the baselines at hyperparameters that do not count.
 
     For each kind, task and N one combination counts: the one with the best mean validation SSIM over its seeds, among
-    those with the most seeds.
+    those with the most seeds. The SSIM is that at the end of the training; a record that lacks it is no seed.
     """
     complete = list(complete)
     found: dict[Any, dict[str, list[float]]] = {}
     for one in complete:
-        if one.kind != "mtl":
+        if one.kind != "mtl" and Quantity.SSIM in one.end:
             group = found.setdefault((one.kind, one.tasks, one.scarce_slices), {})
-            group.setdefault(one.configuration, []).append(one.metrics["ssim"])
+            group.setdefault(one.configuration, []).append(one.end[Quantity.SSIM])
     best = {max(group, key=lambda name: (len(group[name]), fmean(group[name]))) for group in found.values()}
     return [one for one in complete if one.kind == "mtl" or one.configuration in best]
 
@@ -60,17 +60,19 @@ class References:
             self._stl.setdefault((task, record.slices[task]), []).append(record)
 
     def at(self, task: str, slices: int, epoch: int | None = None, metric: Quantity = Quantity.SSIM) -> Estimate | None:
-        """The STL's metric after an epoch, without one at its end; None where there is no such STL, or it was not
-        validated then."""
+        """The STL's metric after an epoch, without one at its end; None where there is no such STL, or one of its seeds
+        has no value at that very epoch."""
         stl = self._stl.get((task, slices), [])
-        found = [one.metrics if epoch is None else one.history.get(epoch) for one in stl]
-        values = [metrics[metric.of(task)] for metrics in found if metrics is not None]
+        found = [one.end if epoch is None else one.history.get(epoch, {}) for one in stl]
+        values = [metrics[metric.of(task)] for metrics in found if metric.of(task) in metrics]
         return Estimate.of(values) if values and len(values) == len(stl) else None
 
     def gains(self, record: Record, metric: Quantity = Quantity.SSIM) -> dict[str, Estimate]:
-        """A trial's metric minus the STL's, for each task that has an STL; the error is that of the STL's mean.
+        """A trial's metric at its last epoch minus the STL's, for each task that has an STL; the error is that of the
+        STL's mean.
 
-        An STL's own gain has no error: it is part of what it is compared with.
+        A task whose STL has no value at that epoch has no gain: no other epoch stands in. An STL's own gain has no
+        error: it is part of what it is compared with.
         """
         found = {}
         for task in record.tasks:

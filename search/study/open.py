@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from recon.errors import InputError, sentence
 from recon.version import code_version
 from search.study.gains import counting
-from search.study.record import Record, State, record_of
+from search.study.record import Objective, Record, State, record_of
 from search.study.storage import open_storage, shown, storage_url, study_folder
 from spaces.reading import stored_space
 from spaces.space import Space
@@ -66,6 +66,13 @@ class OpenStudy:
         stored = self._attribute("space")
         with self._readable():
             return stored_space(stored)
+
+    @property
+    def objective(self) -> Objective | None:
+        """What searched trials are judged by; None before the study is described. Reads no more of the space."""
+        space = self.attributes.get("space")
+        found: Objective | None = None if space is None else space.get("objective", {}).get("metric", "ssim")
+        return found
 
     @property
     def data(self) -> Path:
@@ -117,9 +124,9 @@ class OpenStudy:
 
     def _records(self, half: optuna.Study) -> list[Record]:
         # A trial whose driver died between creating and describing it has no configuration, and is left out.
-        trials = half.get_trials(deepcopy=False)
+        trials, objective = half.get_trials(deepcopy=False), self.objective
         with self._readable():
-            return [record_of(trial) for trial in trials if "config" in trial.user_attrs]
+            return [record_of(trial, objective) for trial in trials if "config" in trial.user_attrs]
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any, Literal
 
 import pandas as pd
@@ -15,13 +18,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recon.config import TrainConfig
 from recon.errors import InputError
+from recon.evaluation.definitions import Quantity
 from search.study.slices import unpacked
 from spaces.point import Point
 
 Kind = Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"]
 Stage = Literal["search", "baseline", "confirm"]
+Fault = Literal["data", "machine", "timeout"]
+Objective = Literal["ssim", "gain"]
 EPOCH_ATTRIBUTE = "epoch/"
 SLICES_ATTRIBUTE = "slices/"
+CHECKPOINT_NAME = re.compile(r"epoch-(\d+)")
+"""Name of a checkpoint's folder, which says after which epoch it was written."""
 
 
 class State(StrEnum):
@@ -35,13 +43,14 @@ class State(StrEnum):
     """It raised an error, had a value that was not finite, or was interrupted (then ``closed`` says so)."""
 
 
-_STATES = {
+STATES = {
     TrialState.RUNNING: State.RUNNING,
     TrialState.WAITING: State.RUNNING,
     TrialState.COMPLETE: State.COMPLETE,
     TrialState.PRUNED: State.PRUNED,
     TrialState.FAIL: State.FAIL,
 }
+"""Optuna's states as a record has them."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,8 @@ class Record:
     """The objective at the last epoch, or at the epoch where the trial was stopped; None for a running or failed
     trial."""
     values: dict[int, float]
-    """The objective by epoch."""
+    """The objective by epoch, read from the metrics. Optuna's intermediate values are a copy for its samplers; they
+    count only at epochs whose metrics do not hold the objective, as in older studies."""
     constraints: dict[str, float]
     """Feasible where none is above zero; by task: how far the task lies below its STL beyond epsilon."""
     gpu_seconds: float
@@ -79,10 +89,18 @@ class Record:
     checkpoint: str | None
     """The newest checkpoint's folder."""
     checkpoint_epoch: int
-    """The epoch after which the checkpoint was written; 0 without a checkpoint."""
+    """The epoch after which the checkpoint was written, as its path's name says; in older studies a fact of its own. 0
+    without a checkpoint."""
     data_hash: str
     code_version: str
     error: str | None
+    fault: Fault | None
+    """What failed where it was not the configuration: the data, the machine, or the time that a trial may take."""
+    diverged: bool
+    """Whether the trial was stopped at a rung because it was worse than the zero-filled images."""
+    started: datetime | None
+    """Begin and end in local time, without a time zone."""
+    ended: datetime | None
     continues: int | None
     """The number of the interrupted trial whose checkpoint this trial resumed."""
     closed: str | None
@@ -112,6 +130,17 @@ class Record:
     def metrics(self) -> dict[str, float]:
         """The metrics of the last epoch; empty if none was finished."""
         return self.history.get(self.epochs, {})
+
+    @property
+    def end(self) -> dict[str, float]:
+        """The metrics at the end of the whole training; empty before it, or where that epoch is missing."""
+        return self.history.get(self.config.epochs, {})
+
+    @property
+    def holes(self) -> tuple[int, ...]:
+        """The epochs up to the last one that were validated and are not recorded, ascending."""
+        last = self.epochs
+        return tuple(one for one in self.config.validated_epochs if one < last and one not in self.history)
 
     def slice_metrics(self, epoch: int | None = None) -> pd.DataFrame:
         """The metrics of each validation slice after an epoch: columns task, slice_id, ssim, psnr (dB), nrmse.
@@ -143,18 +172,25 @@ class Record:
         return Point.parse(self.configuration.removeprefix("mtl/")) if self.kind == "mtl" else None
 
 
-def record_of(trial: FrozenTrial) -> Record:
-    """The typed record of an Optuna trial that carries one."""
+def record_of(trial: FrozenTrial, objective: Objective | None = None) -> Record:
+    """The typed record of an Optuna trial that carries one.
+
+    Args:
+        trial: the trial.
+        objective: what the study's searched trials are judged by; without it, the values are Optuna's copies.
+    """
     attrs = trial.user_attrs
     history: dict[int, dict[str, float]] = _by_epoch(attrs, EPOCH_ATTRIBUTE)
     last = history[max(history)] if history else {}
+    values = _values(trial, history, objective)
+    state = STATES[trial.state]
 
     def count(name: str) -> int | None:
         return int(last[name]) if name in last else None
 
     return Record(
         number=trial.number,
-        state=_STATES[trial.state],
+        state=state,
         kind=attrs["kind"],
         stage=attrs["stage"],
         layout=attrs["layout"],
@@ -164,23 +200,54 @@ def record_of(trial: FrozenTrial) -> Record:
         seed=attrs["seed"],
         config=TrainConfig.model_validate(attrs["config"]),
         history=history,
-        value=trial.value if trial.state.is_finished() else None,
-        values=dict(trial.intermediate_values),
+        value=values.get(max(history, default=0), trial.value) if state in (State.COMPLETE, State.PRUNED) else None,
+        values=values,
         constraints=trial.constraints,
         gpu_seconds=last.get("gpu_seconds", 0.0),
         parameters=count("parameters"),
         peak_memory_bytes=count("peak_memory_bytes"),
         node=attrs.get("node"),
         checkpoint=attrs.get("checkpoint"),
-        checkpoint_epoch=attrs.get("checkpoint_epoch", 0),
+        checkpoint_epoch=checkpoint_epoch(attrs),
         data_hash=attrs["data_hash"],
         code_version=attrs["code_version"],
         error=attrs.get("error"),
+        fault=attrs.get("fault"),
+        diverged=bool(attrs.get("diverged", False)),
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
         continues=attrs.get("continues"),
         closed=attrs.get("closed"),
         key=attrs["key"],
         packed_slices=_by_epoch(attrs, SLICES_ATTRIBUTE),
     )
+
+
+def checkpoint_epoch(attributes: Mapping[str, Any]) -> int:
+    """The epoch of a trial's newest checkpoint; 0 without one.
+
+    The path's name says it (``epoch-00003``), so that path and epoch are one fact. Older studies stored the epoch as an
+    attribute of its own.
+    """
+    path = attributes.get("checkpoint")
+    if path is None:
+        return 0
+    named = CHECKPOINT_NAME.fullmatch(PurePath(path).name)
+    return int(named[1]) if named else int(attributes.get("checkpoint_epoch", 0))
+
+
+def _values(
+    trial: FrozenTrial, history: Mapping[int, Mapping[str, float]], objective: Objective | None
+) -> dict[int, float]:
+    """The objective by epoch, ascending; references are judged by their SSIM. An epoch whose metrics are not recorded
+    is not recorded."""
+    copies = trial.intermediate_values
+    if objective is None:
+        return dict(sorted(copies.items()))
+    gain = objective == Quantity.GAIN and trial.user_attrs["stage"] == "search"
+    name = Quantity.GAIN.value if gain else Quantity.SSIM.value
+    found = {epoch: metrics.get(name, copies.get(epoch)) for epoch, metrics in history.items()}
+    return {epoch: value for epoch, value in found.items() if value is not None}
 
 
 def point_of(record: Record) -> Point:

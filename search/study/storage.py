@@ -19,6 +19,11 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from recon.errors import InputError
+from search.study.writing import Fact as Fact
+from search.study.writing import FileWatch as FileWatch
+from search.study.writing import cause as cause
+from search.study.writing import is_away as is_away
+from search.study.writing import write as write
 
 JOURNAL = "journal://"
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "9p"}

@@ -12,34 +12,65 @@ from ray.tune.search import Searcher
 
 from recon.errors import InputError
 from recon.network.layout import Layout
+from search.run import searcher
+from search.run.checkpoints import write
 from search.run.jobs import FixedJob, baselines, launched, stl_key
+from search.run.launch import HALVES
 from search.run.ledger import Ledger
+from search.run.outbox import Outbox
 from search.run.searcher import FAILURES_IN_A_ROW, Runtime, StudySearch
 from search.run.trial import TrialJob, compare, metrics_of
-from search.study.open import create_study, open_study
+from search.study.open import OpenStudy, create_study, open_study
 from search.study.record import State
 from search.study.slices import packed
 from spaces.space import Space
 from tests.search.conftest import listed, space
 
 SLICES = {"PDw": 40, "PDw-FS": 30}
+OUTBOXES: list[Outbox] = []
 RUNTIME = Runtime(Path("data"), "tests.search.fakes:train", "cpu", 1)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A busy machine's storage may answer late."""
+    monkeypatch.setattr(searcher, "ANSWER_SECONDS", 30.0)
+    yield
+    while OUTBOXES:
+        OUTBOXES.pop().close(10)
 
 
 class Tune:
     """Calls a searcher in Tune's order."""
 
     def __init__(
-        self, folder: Path, wanted: Space, fixed: list[FixedJob] | None = None, budget: int | None = None
+        self,
+        folder: Path,
+        wanted: Space,
+        fixed: list[FixedJob] | None = None,
+        budget: int | None = None,
+        retry_failed: bool = False,
     ) -> None:
-        self.study = create_study("s", None, folder)
-        self.ledger = Ledger(self.study, SLICES, "abc", "0")
-        for half in (self.study.search, self.study.references):
-            self.ledger.close_orphans(half)
+        for earlier in OUTBOXES:  # its driver has died, and nothing of it is left in memory
+            earlier.close(10)
+        self._study = create_study("s", None, folder)
+        self.said: list[str] = []
+        self.outbox = Outbox(self._study.storage, "the study", self.said.append)
+        OUTBOXES.append(self.outbox)
+        ledger = Ledger(self._study, SLICES, "abc", "0", self.outbox)
+        for half in HALVES:
+            ledger.close_orphans(half)
         trials = wanted.trials if budget is None else budget
-        self.search = StudySearch(self.study, wanted, self.ledger, fixed or [], trials)
+        self.search = StudySearch(self._study, wanted, ledger, fixed or [], trials, retry_failed)
+        self.search.say = self.said.append
         self.search.runtime = RUNTIME
         self._count = 0
+
+    @property
+    def study(self) -> OpenStudy:
+        """The study, with everything in it that was told."""
+        assert self.outbox.drain(10)
+        return self._study
 
     def next(self) -> tuple[str, TrialJob | str | None]:
         self._count += 1
@@ -55,6 +86,21 @@ class Tune:
             self.search.on_trial_complete(trial_id, result)
         else:
             self.search.on_trial_result(trial_id, result)
+
+    def save(self, trial_id: str, *epochs: int) -> str:
+        """Write checkpoints as the trial's actor does, and report their epochs; -> the last one's path."""
+        live = self.search.live[trial_id]
+        reports = {}
+        for epoch in epochs:
+            reports[epoch] = {"epoch": epoch, "objective": epoch / 10}
+
+            def state(folder: Path, epoch: int = epoch) -> None:
+                folder.mkdir()
+                (folder / "checkpoint.pt").write_text(str(epoch))
+
+            path = str(write(Path(live.job.folder), epoch, state, reports))
+            self.report(trial_id, epoch, epoch / 10, checkpoint=path)
+        return path
 
     def whole(self, trial_id: str, value: float = 0.5) -> None:
         """Run a trial to its end."""
@@ -102,7 +148,7 @@ def test_a_value_that_is_not_finite_fails_the_trial_and_says_so(tmp_path, bad):
 def test_a_raised_error_is_kept_as_the_reason(tmp_path):
     tune = Tune(tmp_path, space())
     trial_id, _ = tune.next()
-    tune.search.note_error(trial_id, "OSError: the disk is gone")
+    tune.search.note_error(trial_id, "OSError: the disk is gone", "machine")
     tune.search.on_trial_complete(trial_id, error=True)
     (record,) = tune.study.searched()
     assert (record.state, record.error) == (State.FAIL, "OSError: the disk is gone")
@@ -112,7 +158,7 @@ def test_an_error_that_a_retry_mended_leaves_no_trace(tmp_path):
     tune = Tune(tmp_path, space())
     trial_id, _ = tune.next()
     tune.report(trial_id, 1)
-    tune.search.note_error(trial_id, "OSError: the disk is gone")
+    tune.search.note_error(trial_id, "OSError: the disk is gone", "machine")
     tune.report(trial_id, 1)  # Tune's retry may report an epoch again
     tune.whole(trial_id)
     (record,) = tune.study.searched()
@@ -211,12 +257,11 @@ def test_fixed_jobs_come_first_and_transfer_waits_for_its_source(tmp_path):
     assert [job.config.tasks for job in kinds] == [("PDw-FS",), ("PDw", "PDw-FS")]
     assert kinds[1].config.weighting.kind == "equal"
     assert tune.next()[1].stage == "search", "transfer waits, the search does not"
-    tune.report(first, 1)
-    tune.search.note_checkpoint(first, "/somewhere/checkpoint")
+    path = tune.save(first, 1)
     tune.whole(first)
     transfer = tune.next()[1]
     assert transfer.stage == "baseline"
-    assert (transfer.config.tasks, transfer.init) == (("PDw-FS",), "/somewhere/checkpoint")
+    assert (transfer.config.tasks, transfer.init) == (("PDw-FS",), path)
 
 
 def test_what_needs_a_failed_job_does_not_run(tmp_path):
@@ -263,9 +308,7 @@ WARM = {"start": {"init": "joint", "epochs": 2, "learning_rate": 1e-4}, "fidelit
 
 def ended(tune: Tune, trial_id: str, value: float = 0.5) -> str:
     """Run a trial to its end; the checkpoint that it leaves."""
-    path = f"/somewhere/{trial_id}"
-    tune.report(trial_id, 1, value)
-    tune.search.note_checkpoint(trial_id, path)
+    path = tune.save(trial_id, 1)
     tune.whole(trial_id, value)
     return path
 
@@ -295,23 +338,19 @@ def test_trials_wait_for_the_joint_network_and_start_from_its_checkpoint(tmp_pat
 def test_an_interrupted_joint_network_goes_on_and_trials_wait_for_it(tmp_path):
     wanted = space(**WARM, baselines={"kinds": []})
     tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
     trial_id, _ = tune.next()
-    tune.report(trial_id, 1)
-    tune.search.note_checkpoint(trial_id, str(checkpoint))
+    checkpoint = tune.save(trial_id, 1)
 
     again = Tune(tmp_path, wanted, launched(wanted, SLICES))
     trial_id, job = again.next()
-    assert (job.config, job.resume, job.init) == (wanted.joint_config(12), str(checkpoint), None)
+    assert (job.config, job.resume, job.init) == (wanted.joint_config(12), checkpoint, None)
     assert again.next()[1] is None
-    again.report(trial_id, 2)
-    again.search.note_checkpoint(trial_id, "/somewhere/whole")
+    whole = again.save(trial_id, 2)
     again.report(trial_id, 2, last=True)
-    assert again.next()[1].init == "/somewhere/whole"
+    assert again.next()[1].init == whole
 
     third = Tune(tmp_path, wanted, launched(wanted, SLICES))
-    assert third.next()[1].init == "/somewhere/whole", "it is not trained twice"
+    assert third.next()[1].init == whole, "it is not trained twice"
 
 
 def test_where_the_joint_network_failed_nothing_starts_from_it(tmp_path):
@@ -397,14 +436,9 @@ def test_trials_whose_stl_failed_are_left_out_and_the_others_run(tmp_path):
 
 def two_epochs_and_a_checkpoint(tmp_path):
     """A search whose first trial has two epochs and a checkpoint: (search, trial, job, checkpoint)."""
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
     tune = Tune(tmp_path, space())
     trial_id, job = tune.next()
-    for epoch, value in ((1, 0.1), (2, 0.2)):
-        tune.report(trial_id, epoch, value)
-    tune.search.note_checkpoint(trial_id, str(checkpoint))
-    return tune, trial_id, job, str(checkpoint)
+    return tune, trial_id, job, tune.save(trial_id, 1, 2)
 
 
 def test_a_trial_interrupted_again_before_its_own_checkpoint_goes_on_from_the_one_it_inherited(tmp_path):
@@ -452,13 +486,11 @@ def test_what_a_continued_trial_takes_over_has_gaps_where_epochs_were_not_valida
     tune = Tune(tmp_path, wanted)
     trial_id, job = tune.next()
     assert (job.config.validate_at, job.slices_at) == ((2, 4, 6), (2, 4, 6))
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
     kept = {"slice_id": [3, 5], "ssim": [0.1234567, 0.2], "psnr": [30.0, 31.0], "nrmse": [0.5, 0.25]}
     for epoch in (2, 4):
         tune.report(trial_id, epoch, epoch / 10, slices=packed({"PDw": {**kept, "psnr": [30.0, epoch]}}))
         if epoch == 2:
-            tune.search.note_checkpoint(trial_id, str(checkpoint))
+            tune.save(trial_id, 2)
 
     again = Tune(tmp_path, wanted)
     trial_id, _ = again.next()
@@ -497,8 +529,7 @@ def test_an_orphan_without_a_checkpoint_begins_anew(tmp_path):
 
 
 def test_an_orphan_that_died_before_it_was_described_is_closed_and_ignored(tmp_path):
-    tune = Tune(tmp_path, space())
-    tune.study.search.ask()
+    create_study("s", None, tmp_path).search.ask()
     again = Tune(tmp_path, space())
     assert again.study.searched() == []
     assert [trial.state.name for trial in again.study.search.trials] == ["FAIL"]
@@ -525,8 +556,8 @@ def test_the_sampler_does_not_start_over_after_a_restart(tmp_path):
     for trial_id in list(tune.search.live):
         tune.whole(trial_id)
     again = Tune(tmp_path, space(trials=30, try_first=[]))
-    assert again.search._search_study.sampler._rng.rng.randint(1 << 30) != (
-        tune.search._search_study.sampler._rng.rng.randint(1 << 30)
+    assert again.search._mirror.study.sampler._rng.rng.randint(1 << 30) != (
+        tune.search._mirror.study.sampler._rng.rng.randint(1 << 30)
     )
     second = [again.next()[1].config.network.layout for _ in range(3)]
     assert second != first
@@ -548,6 +579,7 @@ def test_a_reader_sees_a_running_trial(tmp_path):
     tune = Tune(tmp_path, space())
     trial_id, _ = tune.next()
     tune.report(trial_id, 1, 0.25)
+    tune.outbox.drain(10)
     (record,) = open_study("s", None, tmp_path).searched()
     assert (record.state, record.epochs, record.value, record.node) == (State.RUNNING, 1, None, "here")
 

@@ -1,0 +1,60 @@
+"""Noticing that the Ray of a run is dead. Ray's own calls may then wait for ever."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from search.errors import SearchError
+from search.run.cluster import ray_dead
+
+ASK_SECONDS = 3.0
+ANSWER_SECONDS = 6.0
+STUCK_SECONDS = 10.0
+"""How long the driver may take from Ray's death to its own end; then the thread ends the process."""
+
+
+class Lifeline:
+    """Asks Ray every few seconds in a thread whether it lives.
+
+    Args:
+        last_words: called by the thread, with the sentence, if the driver is stuck in a dead Ray: closes the study.
+    """
+
+    def __init__(self, last_words: Callable[[str], None]) -> None:
+        self._last_words = last_words
+        self._dead: str | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lifeline", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+
+    def look(self) -> None:
+        """Raise SearchError if Ray is dead."""
+        if self._dead is not None:
+            raise SearchError(self._dead)
+
+    def ask(self) -> str | None:
+        """Ask now; -> what is dead, in a sentence."""
+        self._dead = self._dead or _sentence(ray_dead(ANSWER_SECONDS))
+        return self._dead
+
+    def _run(self) -> None:
+        while not self._over.wait(ASK_SECONDS):
+            if self.ask() is not None and not self._over.wait(STUCK_SECONDS):
+                self._last_words(str(self._dead))
+                os._exit(1)
+
+
+def _sentence(dead: str | None) -> str | None:
+    return None if dead is None else f"{dead}; running trials stopped, and the same command goes on from here"
