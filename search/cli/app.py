@@ -41,6 +41,7 @@ COMMANDS = {
     "report": Listed("reading", "Report a study: tables and figures in the paper's form."),
     "test": Listed("testing", "Test a bundle on the test split, which nothing else opens."),
     "reconstruct": Listed("testing", "Run a bundle on raw files, and write images."),
+    "clean": Listed("watching", "Free the checkpoints that a study does not need any more."),
 }
 """The commands, in the order in which they are used."""
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from search.cli.app import app
 from search.cli.options import RUNS, RunsDir, Storage, StudyName
-from search.cli.talk import watched
+from search.cli.talk import talk, watched
 
 
 @app.command()
@@ -43,3 +43,32 @@ def status(
         print(json.dumps(read(opened, last).as_dict(), indent=2))
     else:
         sys.stdout.write(text(read(opened, last)))
+
+
+@app.command()
+def clean(
+    study: StudyName,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=0, help="Number of best searched trials whose checkpoints stay; default: those to confirm."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be freed, and free nothing.")] = False,
+    storage: Storage = None,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Free the checkpoints that a study does not need any more.
+
+    Checkpoints of the best searched trials, of baselines and confirmations and of trials that may go on stay, and all
+    records. A freed trial can be trained again: splitpoint train --like STUDY:TRIAL.
+
+    Example: splitpoint clean first --keep 3 --dry-run
+    """
+    from search.results.clean import clean as run
+    from search.results.clean import size
+    from search.study.open import open_study
+
+    cleaned = run(open_study(study, storage, runs_dir), keep, dry_run)
+    if dry_run:
+        for one in cleaned.spares:
+            print(f"{one.path}  {size(one.bytes)}  {one.why}")
+    talk.print(f"{'would free' if dry_run else 'freed'} {cleaned}")

@@ -129,14 +129,14 @@ def status(study: OpenStudy, last: int = LAST) -> Status:
     ended = [one for one in searched if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     milestones = space.fidelity.milestones
     open_trials = [one for one in (*searched, *references) if one.state is TrialState.RUNNING]
-    records = [(one, record_of(one)) for one in open_trials]
-    running = tuple(_running(trial, record, milestones) for trial, record in records)
+    records = [record_of(one) for one in open_trials]
+    running = tuple(_running(record, milestones) for record in records)
     epochs = epochs_left(
         int(told.get("budget", space.trials)),
         len(ended),
         sum(_epochs(one) for one in ended),
         space.fidelity.epochs,
-        sum(record.stage == "search" for _, record in records),
+        sum(record.stage == "search" for record in records),
         (one.epochs - one.epoch for one in running),
         int(told.get("fixed_epochs", 0)),
     )
@@ -195,7 +195,7 @@ def _waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [one for one in trials if "closed" in one.user_attrs and one.number not in continued]
 
 
-def _running(trial: FrozenTrial, record: Record, milestones: Sequence[int]) -> RunningTrial:
+def _running(record: Record, milestones: Sequence[int]) -> RunningTrial:
     rungs = [rung for rung in milestones if record.stage == "search" and rung < record.config.epochs]
     seconds, epoch = record.metrics.get("seconds"), record.epochs
     return RunningTrial(
@@ -203,7 +203,7 @@ def _running(trial: FrozenTrial, record: Record, milestones: Sequence[int]) -> R
         what=what(record.kind, record.config),
         scarce_slices=record.scarce_slices,
         node=record.node,
-        since=_moment(trial.datetime_start),
+        since=_moment(record.started),
         epoch=epoch,
         epochs=record.config.epochs,
         rung=max((rung for rung in rungs if rung <= epoch), default=None),
@@ -230,19 +230,18 @@ def _last(trials: Sequence[FrozenTrial], count: int) -> list[EndedTrial]:
         if "continues" in one.user_attrs
     }
     found = []
-    for trial in done[:count]:
-        record = record_of(trial)
+    for record in map(record_of, done[:count]):
         heir = heirs.get((record.stage == "search", record.number))
         description = describe(record).removeprefix(f"trial {record.name} ")
-        found.append(EndedTrial(record.name, description, _how(trial, record, heir), _moment(trial.datetime_complete)))
+        found.append(EndedTrial(record.name, description, _how(record, heir), _moment(record.ended)))
     return found
 
 
-def _how(trial: FrozenTrial, record: Record, heir: int | None) -> str:
+def _how(record: Record, heir: int | None) -> str:
     if record.state is State.COMPLETE:
         return f"done, ssim {record.metrics['ssim']:.4f}"
     if record.state is State.PRUNED:
-        diverged = "diverged, " if trial.user_attrs.get("diverged") else ""
+        diverged = "diverged, " if record.diverged else ""
         return f"{diverged}stopped after epoch {record.epochs}, ssim {record.metrics['ssim']:.4f}"
     if record.closed is not None:
         name = f"{'' if record.stage == 'search' else 'r'}{heir}"

@@ -64,7 +64,7 @@ class Stored:
         *,
         ssim: float = 0.8,
         minutes: float = 0,
-        checkpoint: bool = True,
+        checkpoint: bool | Path = True,
         **attributes: Any,
     ) -> int:
         number = len(half.get_trials(deepcopy=False))
@@ -86,7 +86,9 @@ class Stored:
             metrics = {"ssim": ssim, **{f"ssim/{task}": ssim for task in job.config.tasks}, "loss": 1 / epoch}
             metrics |= {"seconds": 2.0 * epoch, "gpu_seconds": 0.5 * epoch, "peak_memory_bytes": 3.0 * 2**20}
             given[f"epoch/{epoch}"] = metrics
-        if checkpoint and epochs:
+        if isinstance(checkpoint, Path):
+            given["checkpoint"] = str(checkpoint)
+        elif checkpoint and epochs:
             given["checkpoint"] = str(self.checkpoint(name, epochs))
         trial = optuna.trial.create_trial(
             state=state,
