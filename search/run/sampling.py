@@ -23,7 +23,7 @@ from optuna.distributions import (
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from spaces.layouts import Choice, Dimension, Integer, Value
 from spaces.parts import Sampler
@@ -120,7 +120,7 @@ class PointSampler:
     """Draws points of a space for the trials of an Optuna study.
 
     Args:
-        study: with its sampler.
+        study: with its sampler; a trial is added to it that never ends.
         space: on its data.
         seed: seed of random draws and of repairs.
     """
@@ -129,13 +129,14 @@ class PointSampler:
         self._study = study
         self._space = space
         self._rng = random.Random(seed)
+        # Samplers draw for a trial, and note things in it. This one stands for all, and leaves itself out of what it
+        # learns from.
+        self._pen = study._storage.create_new_trial(study._study_id)
 
     def draw(self, wanted: Callable[[Point], bool]) -> Point | None:
         """A wanted point from the sampler; a random one if the sampler keeps proposing others; None if none is
         found."""
-        # Samplers take the trial that they draw for; it is not in the study before its point is known.
-        trial = optuna.trial.create_trial(state=TrialState.RUNNING)
-        trial.number = len(self._study.get_trials(deepcopy=False))
+        trial = self._study._storage.get_trial(self._pen)
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
             params = self._propose(trial) if attempt < SAMPLER_DRAWS else self._at_random()
             point = self._space.decode(params, self._rng)

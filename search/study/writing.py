@@ -27,7 +27,7 @@ class Fact(NamedTuple):
 
     trial_id: int
     """Optuna's id, which is unique in the storage; not the trial's number."""
-    kind: Literal["attribute", "value"]
+    kind: Literal["attribute", "value", "system"]
     """``attribute``: a user attribute; ``value``: an intermediate value."""
     key: str | int
     """Name of the attribute, or step of the value."""
@@ -52,7 +52,9 @@ def write(storage: BaseStorage, facts: Iterable[Fact]) -> None:
         _write_at_once(database, facts)
         return
     for fact in facts:
-        if fact.kind == "attribute":
+        if fact.kind == "system":
+            storage.set_trial_system_attr(fact.trial_id, str(fact.key), fact.value)
+        elif fact.kind == "attribute":
             storage.set_trial_user_attr(fact.trial_id, str(fact.key), fact.value)
         else:
             storage.set_trial_intermediate_value(fact.trial_id, int(fact.key), float(fact.value))
@@ -68,16 +70,19 @@ def _write_at_once(database: RDBStorage, facts: Iterable[Fact]) -> None:
     stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
     # The last of equal facts counts: a statement cannot update a row twice.
     attributes: dict[tuple[int, str], dict[str, Any]] = {}
+    system: dict[tuple[int, str], dict[str, Any]] = {}
     values: dict[tuple[int, int], dict[str, Any]] = {}
     for trial_id, kind, key, value in facts:
         row: dict[str, Any] = {"trial_id": trial_id}
-        if kind == "attribute":
+        if kind == "system":
+            system[trial_id, str(key)] = row | {"key": str(key), "value_json": json.dumps(value)}
+        elif kind == "attribute":
             attributes[trial_id, str(key)] = row | {"key": str(key), "value_json": json.dumps(value)}
         else:
             number, sort = stored(float(value))
             row |= {"step": int(key), "intermediate_value": number, "intermediate_value_type": sort}
             values[trial_id, int(key)] = row
-    wanted = sorted({trial_id for trial_id, *_ in (*attributes, *values)})
+    wanted = sorted({trial_id for trial_id, *_ in (*attributes, *system, *values)})
     trials = models.TrialModel.__table__
     with database.engine.begin() as connection:
         select = sqlalchemy.select(trials.c.trial_id, trials.c.state).where(trials.c.trial_id.in_(wanted))
@@ -88,6 +93,7 @@ def _write_at_once(database: RDBStorage, facts: Iterable[Fact]) -> None:
             database.check_trial_is_updatable(trial_id, states[trial_id])
         for model, identity, rows in (
             (models.TrialUserAttributeModel, ("trial_id", "key"), attributes),
+            (models.TrialSystemAttributeModel, ("trial_id", "key"), system),
             (models.TrialIntermediateValueModel, ("trial_id", "step"), values),
         ):
             if rows:

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from search.run.schedule import Rungs, SuccessiveHalving, roots
+from search.run.schedule import Rungs, SuccessiveHalving, fault, roots
+from search.study.record import State
 
 MILESTONES, REDUCTION, EPOCHS = (1, 3, 9), 3, 20
+ignored = (lambda trial, why, fault: None, lambda trial, diverged: None)
 
 
 @dataclass
@@ -19,6 +22,11 @@ class FakeRecord:
     number: int
     values: dict[int, float]
     continues: int | None = None
+    state: State = State.PRUNED
+
+    @property
+    def epochs(self) -> int:
+        return max(self.values, default=0)
 
 
 @dataclass
@@ -40,7 +48,7 @@ def result(epoch: int, value: float, **more: Any) -> dict:
 def test_it_stops_the_trials_that_rays_asha_stops(seed):
     rng = np.random.default_rng(seed)
     theirs = ASHAScheduler("epoch", "objective", "max", EPOCHS, MILESTONES[0], REDUCTION)
-    ours = SuccessiveHalving(Rungs(MILESTONES, REDUCTION), lambda trial, why: None)
+    ours = SuccessiveHalving(Rungs(MILESTONES, REDUCTION), *ignored)
     running = dict.fromkeys(range(12), 0)
     for number in running:
         theirs.on_trial_add(None, trial(number))
@@ -94,7 +102,7 @@ def test_a_continued_trial_is_one_trial_at_a_rung():
 
 @pytest.mark.parametrize("stage", ["baseline", "confirm"])
 def test_fixed_jobs_are_never_stopped_before_their_last_epoch(stage):
-    halving = SuccessiveHalving(Rungs(MILESTONES, REDUCTION), lambda trial, why: None)
+    halving = SuccessiveHalving(Rungs(MILESTONES, REDUCTION), *ignored)
     for number in range(10):
         halving.on_trial_result(None, trial(number), result(1, 1.0))
     for epoch in range(1, EPOCHS):
@@ -104,7 +112,7 @@ def test_fixed_jobs_are_never_stopped_before_their_last_epoch(stage):
 
 def test_a_value_that_is_no_number_and_an_error_stop_a_trial_and_leave_no_mark_on_the_rungs():
     rungs = Rungs(MILESTONES, REDUCTION)
-    halving = SuccessiveHalving(rungs, lambda trial, why: None)
+    halving = SuccessiveHalving(rungs, *ignored)
     assert halving.on_trial_result(None, trial(1), result(1, math.nan)) == TrialScheduler.STOP
     assert halving.on_trial_result(None, trial(2), result(1, 0.5, error="no")) == TrialScheduler.STOP
     assert rungs.counts()[1] == 0
@@ -127,6 +135,50 @@ def test_a_value_that_is_no_number_and_an_error_stop_a_trial_and_leave_no_mark_o
 def test_the_reason_of_a_failure_is_one_line_of_the_last(tmp_path, text, reason):
     (tmp_path / "error.txt").write_text(text)
     noted = []
-    halving = SuccessiveHalving(Rungs((), 2), lambda trial, why: noted.append((trial, why)))
-    halving.on_trial_error(None, SimpleNamespace(trial_id="t", error_file=str(tmp_path / "error.txt")))
-    assert noted == [("t", reason)]
+    halving = SuccessiveHalving(Rungs((), 2), lambda *what: noted.append(what), print)
+    failed = SimpleNamespace(trial_id="t", error_file=str(tmp_path / "error.txt"), get_error=lambda: OSError("gone"))
+    halving.on_trial_error(None, failed)
+    assert noted == [("t", reason, "machine")]
+
+
+@pytest.mark.parametrize(
+    ("error", "blamed"),
+    [
+        (ActorDiedError(), "machine"),
+        (RayTaskError("f", "", OSError("Stale file handle")), "machine"),
+        (RayTaskError("f", "", MemoryError()), "machine"),
+        (RayTaskError("f", "", ValueError("a bug")), None),
+        (None, "machine"),
+    ],
+)
+def test_a_lost_worker_and_an_error_of_the_system_are_the_machines_and_not_the_trials(error, blamed):
+    assert fault(SimpleNamespace(get_error=lambda: error)) == blamed
+
+
+def judged(epoch: int, ssim: float, zero_filled: float) -> dict:
+    tasks = {"metrics/zero_filled/PDw": zero_filled + 0.1, "metrics/zero_filled/PDw-FS": zero_filled - 0.1}
+    return result(epoch, ssim, **tasks, **{"metrics/ssim": ssim})
+
+
+def test_a_network_that_is_worse_than_the_zero_filled_images_at_a_rung_is_stopped_as_diverged():
+    stopped = []
+    halving = SuccessiveHalving(Rungs(MILESTONES, REDUCTION), ignored[0], lambda *what: stopped.append(what))
+    assert halving.on_trial_result(None, trial(1), judged(1, 0.61, 0.6)) == TrialScheduler.CONTINUE
+    assert halving.on_trial_result(None, trial(1), judged(2, 0.1, 0.6)) == TrialScheduler.CONTINUE, "no rung"
+    assert halving.on_trial_result(None, trial(1), judged(3, 0.59, 0.6)) == TrialScheduler.STOP
+    assert halving.on_trial_result(None, trial(2), judged(1, 0.605, 0.6)) == TrialScheduler.STOP
+    assert stopped == [("1", True), ("2", False)]
+    assert halving.on_trial_result(None, trial(3, "baseline"), judged(1, 0.1, 0.6)) == TrialScheduler.CONTINUE
+
+
+def test_a_rung_at_which_a_trial_was_interrupted_is_decided_when_it_goes_on():
+    records = [FakeRecord(0, {1: 0.5}, state=State.COMPLETE), FakeRecord(1, {1: 0.1}, state=State.FAIL)]
+    rungs = Rungs((1,), 2)
+    rungs.rebuild(records)
+    assert rungs.counts() == {1: 1}
+    assert not rungs.passes(1, 1, 0.1)
+
+
+def test_trials_stop_at_their_next_report_when_the_run_is_left():
+    halving = SuccessiveHalving(Rungs(MILESTONES, REDUCTION), *ignored, leaving=lambda: True)
+    assert halving.on_trial_result(None, trial(1), result(2, 0.5)) == TrialScheduler.STOP
