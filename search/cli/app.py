@@ -32,6 +32,7 @@ COMMANDS = {
     "inspect": Listed("data", "Say what prepared data hold, and draw a contact sheet."),
     "train": Listed("training", "Train one network, without a search."),
     "launch": Listed("searching", "Search a space; poor trials stop early."),
+    "status": Listed("watching", "Say what runs where, how far it is, and when it will end."),
     "confirm": Listed("searching", "Retrain the leaders and the baselines over seeds."),
     "studies": Listed("reading", "List the studies in the runs folder or in a storage."),
     "leaderboard": Listed("reading", "Rank a study's trials; works while the search runs."),
@@ -40,6 +41,7 @@ COMMANDS = {
     "report": Listed("reading", "Report a study: tables and figures in the paper's form."),
     "test": Listed("testing", "Test a bundle on the test split, which nothing else opens."),
     "reconstruct": Listed("testing", "Run a bundle on raw files, and write images."),
+    "clean": Listed("watching", "Free the checkpoints that a study does not need any more."),
 }
 """The commands, in the order in which they are used."""
 

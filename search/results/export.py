@@ -13,6 +13,7 @@ from recon.errors import InputError
 from recon.evaluation.definitions import DEFINITIONS, METRICS, REPORTED, Quantity
 from recon.training.checkpoint import CHECKPOINT, load_network
 from search.results.card import card
+from search.results.clean import missing
 from search.results.pick import picked
 from search.study.open import OpenStudy
 from search.study.record import Record, State
@@ -46,9 +47,7 @@ def export(study: OpenStudy, trial: str | None = None, out: Path | None = None) 
     """
     record, why = (named(study, trial), f"trial {trial} was asked for") if trial is not None else best(study)
     if record.checkpoint is None or not (Path(record.checkpoint) / CHECKPOINT).is_file():
-        raise InputError(
-            f"the checkpoint of trial {record.name} is not at {record.checkpoint}; was it moved or deleted?"
-        )
+        raise missing(study, record)
     network, config = load_network(Path(record.checkpoint))
     folder = Path(out) if out is not None else study.folder / "bundle"
     provenance = {

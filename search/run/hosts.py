@@ -31,6 +31,8 @@ LOOK_SECONDS = 60.0
 """How long a host may take to answer. A first Python process from a folder over the network takes some 20 s."""
 SHARED_SECONDS = 3.0
 """How long a file may take from one host to another."""
+OLD_SECONDS = 3600.0
+"""A look's file that is older belongs to no look that goes on."""
 SCARCE_BYTES = 2**30
 """With less free space, a host is spoken of."""
 PACKAGES = ("recon", "spaces", "search", "splitpoint")
@@ -213,6 +215,10 @@ def code_digest() -> str:
 @contextlib.contextmanager
 def _marked(errand: Errand) -> Iterator[str | None]:
     """Have the driver's file in the folder meanwhile; yields why it cannot be written."""
+    for old in Path(errand.folder).glob(".look-*.part"):  # of hosts that did not answer in time, and of dead drivers
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > OLD_SECONDS:
+                old.unlink()
     try:
         try:
             _write(errand.file(), errand.token)

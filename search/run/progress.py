@@ -13,6 +13,7 @@ from rich.text import Text
 
 from recon.config import TrainConfig
 from search.run.ledger import Live
+from search.run.outlook import clock, describe, epochs_left, what
 from search.run.searcher import StudySearch
 from search.study.record import Record, State
 
@@ -116,39 +117,22 @@ class Display:
     def _left(self, search: StudySearch) -> str:
         """Time used, and about how much is left at the rate of this run so far."""
         used = time.monotonic() - self._began
-        last = search.space_searched.fidelity.epochs
-        ended = max(search.finished, 1)
-        mean = min(last, search.epochs_searched / ended) if search.finished else last
-        running = sum(live.job.config.epochs - max(live.epochs, default=0) for live in search.live.values())
-        started = search.finished + sum(live.job.stage == "search" for live in search.live.values())
-        epochs = running + max(0, search.budget - started) * mean + search.fixed_epochs
+        epochs = epochs_left(
+            search.budget,
+            search.finished,
+            search.epochs_searched,
+            search.space_searched.fidelity.epochs,
+            sum(live.job.stage == "search" for live in search.live.values()),
+            (live.job.config.epochs - max(live.epochs, default=0) for live in search.live.values()),
+            search.fixed_epochs,
+        )
         if self._first is None or self._epochs < 2:
-            return f"  {_clock(used)}"
+            return f"  {clock(used)}"
         pace = (time.monotonic() - self._first) / self._epochs
-        return f"  {_clock(used)}, about {_clock(epochs * pace)} left"
-
-
-def describe(record: Record) -> str:
-    """A trial in a few words: number, what it is, its N."""
-    what = f"{record.layout} {record.weighting}" if record.kind == "mtl" else f"{record.kind} {'+'.join(record.tasks)}"
-    what += f" from {record.point.init}" if record.point and record.point.init != "random" else ""
-    count = "" if record.scarce_slices is None else f" N={record.scarce_slices}"
-    seed = f" seed {record.seed}" if record.stage == "confirm" else ""
-    return f"trial {record.name} {what}{count}{seed}"
+        return f"  {clock(used)}, about {clock(epochs * pace)} left"
 
 
 def _running(live: Live, metric: str) -> str:
     config = live.job.config
-    what = (
-        f"{config.network.layout} {config.weighting.kind}"
-        if live.kind == "mtl"
-        else f"{live.kind} {'+'.join(config.tasks)}"
-    )
     value = "" if live.value is None else f"  {metric if live.job.stage == 'search' else 'ssim'} {live.value:.4f}"
-    return f"{live.job.name}  {what}  epoch {max(live.epochs, default=0)}/{config.epochs}{value}"
-
-
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60:02d}:{rest % 60:02d}"
+    return f"{live.job.name}  {what(live.kind, config)}  epoch {max(live.epochs, default=0)}/{config.epochs}{value}"

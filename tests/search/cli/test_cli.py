@@ -29,8 +29,8 @@ from tests.search.conftest import SPACE
 pytestmark = pytest.mark.usefixtures("plain_environment")
 ROOT = Path(__file__).parents[3]
 COMMANDS = (
-    "simulate", "prepare", "inspect", "train", "launch", "confirm", "studies", "leaderboard", "noise", "export",
-    "report", "test", "reconstruct",
+    "simulate", "prepare", "inspect", "train", "launch", "status", "confirm", "studies", "leaderboard", "noise",
+    "export", "report", "test", "reconstruct", "clean",
 )  # fmt: skip
 TINY = ("--channels", "2", "--pools", "1", "--epochs", "1", "--batch-size", "6", "--acceleration", "3")
 
