@@ -263,10 +263,3 @@ def create_study(name: str, storage: str | None = None, runs_dir: Path = Path("r
     made = OpenStudy(name, opened, url, folder)
     check_format(made)
     return made
-
-
-def claim(storage: BaseStorage, study: optuna.Study, expected: Any, new: Any) -> bool:
-    if study.user_attrs.get("driver") != expected:
-        return False
-    study.set_user_attr("driver", new)
-    return True

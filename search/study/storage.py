@@ -143,6 +143,7 @@ def quiet() -> Iterator[None]:
 
 
 def file_of(url: str) -> Path | None:
+    """The file of a storage's URL; None for a server's."""
     if url.startswith(JOURNAL):
         return Path(url.removeprefix(JOURNAL))
     parsed = sqlalchemy.engine.make_url(url)
