@@ -244,7 +244,7 @@ def compare(
 
 
 def reports_of(result: Mapping[str, Any]) -> list[Report]:
-    """The reports in a Tune result, in order: each with ``epoch``, ``objective``, ``metrics`` and perhaps ``slices``."""
+    """The reports in a Tune result, in order: each with ``epoch``, ``objective``, ``metrics``, perhaps ``slices``."""
     found: list[Report] = json.loads(result.get(REPORTS, "[]"))
     return found
 
