@@ -156,7 +156,3 @@ def _ray_folder() -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def ray_dead(timeout: float) -> str | None:
-    return None
