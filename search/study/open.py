@@ -22,9 +22,10 @@ from pydantic import ValidationError
 
 from recon.errors import InputError, sentence
 from recon.version import code_version
+from search.study.address import check_name, shown, sqlite_url, storage_url, study_folder
 from search.study.gains import counting
 from search.study.record import Objective, Record, State, record_of
-from search.study.storage import open_storage, shown, storage_url, study_folder
+from search.study.storage import open_storage
 from spaces.reading import stored_space
 from spaces.space import Space
 
@@ -156,6 +157,7 @@ def open_study(name: str, storage: str | None = None, runs_dir: str | Path = "ru
     Raises:
         InputError: there is no such storage or no such study in it, or it has the format of another version.
     """
+    check_name(name)
     runs_dir = Path(runs_dir)
     url = storage_url(name, storage, runs_dir)
     opened = open_storage(url)
@@ -202,7 +204,7 @@ def studies(storage: str | None = None, runs_dir: str | Path = "runs") -> pd.Dat
     if storage is not None:
         urls = [storage]
     elif folder.is_dir():
-        urls = [f"sqlite:///{path.resolve()}" for path in sorted(folder.glob("*/study.db"))]
+        urls = [sqlite_url(path) for path in sorted(folder.glob("*/study.db"))]
     else:
         raise InputError(f"there is no folder {folder}; --runs-dir says where studies live")
     rows = []
@@ -244,6 +246,7 @@ def create_study(name: str, storage: str | None = None, runs_dir: Path = Path("r
     Raises:
         InputError: the storage cannot be opened, or a study of that name minimises, so it is none of ours.
     """
+    check_name(name)
     url = storage_url(name, storage, runs_dir)
     folder = study_folder(name, runs_dir)
     folder.mkdir(parents=True, exist_ok=True)

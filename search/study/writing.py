@@ -208,11 +208,11 @@ def cause(error: BaseException, secrets: Iterable[str] = ()) -> str:
     if isinstance(inner, OSError) and inner.strerror:
         text = f"{inner.filename}: {inner.strerror}" if inner.filename else inner.strerror
     else:
-        lines = [line.strip() for line in str(inner).splitlines()]
-        text = next(filter(None, lines), type(inner).__name__)
+        text = str(inner)
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return _CREDENTIALS.sub("***", text)
+    lines = [line.strip() for line in _CREDENTIALS.sub("***", text).splitlines()]
+    return next(filter(None, lines), type(inner).__name__)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
