@@ -24,7 +24,7 @@ from recon.data.prepared import PreparedData
 from recon.device import choose_device, peak_memory
 from recon.errors import DamagedError
 from recon.evaluation.definitions import Quantity
-from recon.evaluation.measure import SliceMetrics, validate
+from recon.evaluation.measure import SliceMetrics, validate, validate_zero_filled
 from recon.files import remove_parts
 from recon.network.unrolled import UnrolledNetwork
 from recon.physics.operators import centre_crop
@@ -80,9 +80,9 @@ class EpochReport:
     Attributes:
         epoch: number of finished epochs, from 1.
         metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split
-            (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training (the mean weight over the
-            epoch's steps); ``seconds`` (since the training began, over all its resumptions), ``gpu_seconds``,
-            ``peak_memory_bytes``, ``parameters``.
+            (definition ``paper``); ``zero_filled/<task>``, the SSIM of its zero-filled images; ``loss``,
+            ``loss/<task>``, ``weight/<task>`` of training (the mean weight over the epoch's steps); ``seconds`` (since
+            the training began, over all its resumptions), ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
         slices: SSIM, pSNR and nRMSE of each validation slice.
     """
 
@@ -226,6 +226,7 @@ def train(
             continue
 
         metrics, slices = validate(network, loader.validation_batches())
+        metrics |= zero_filled(loader, data, config, where)
         seconds = seconds_before + time.perf_counter() - began
         metrics |= {Quantity.LOSS.of(task): value for task, value in losses.means().items()}
         metrics[Quantity.LOSS.value] = sum(losses.means().values()) / len(config.tasks)
@@ -253,6 +254,25 @@ def train(
             if report is not None:
                 report(done)
     return network.eval()
+
+
+def zero_filled(loader: Loader, data: PreparedData, config: TrainConfig, device: torch.device) -> dict[str, float]:
+    """``zero_filled/<task>``: the SSIM of the zero-filled images of the validation split.
+
+    A process measures it once for the same data and masks. (It is one number for all networks but for its last bits,
+    which the size of a batch and the device change; so they are part of the key, and no training's report depends on
+    which was trained before it.)
+    """
+    mask = config.masks.val
+    key = (data.hash, mask.model_dump_json(), config.batch_size, str(device))
+    known = _zero_filled.setdefault(key, {}) if mask.kind != "file" else {}  # a file may change
+    missing = [task for task in config.tasks if Quantity.ZERO_FILLED.of(task) not in known]
+    if missing:
+        known |= validate_zero_filled(loader.validation_batches(missing))
+    return {name: known[name] for name in map(Quantity.ZERO_FILLED.of, config.tasks)}
+
+
+_zero_filled: dict[tuple[str, str, int, str], dict[str, float]] = {}
 
 
 def _found(

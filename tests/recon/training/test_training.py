@@ -17,9 +17,10 @@ from recon.data.prepare import prepare
 from recon.data.prepared import PreparedData
 from recon.device import choose_device
 from recon.errors import InputError
-from recon.evaluation.measure import validate
+from recon.evaluation.measure import validate, validate_zero_filled
 from recon.network.unrolled import UnrolledNetwork
 from recon.physics.masks import fixed
+from recon.training import loop
 from recon.training.checkpoint import STATE, load_checkpoint, load_network, save_checkpoint, start_from
 from recon.training.loop import TrainingError, complex_l1, seeded, train
 from tests.recon.networks import MASKS, SAMPLE_MASKS, a_batch, output, random_network, small
@@ -306,6 +307,32 @@ def test_an_epochs_report_names_every_metric(prepared):
         (reports[0].metrics["ssim/PDw"] + reports[0].metrics["ssim/PDw-FS"]) / 2
     )
     assert dataclasses.is_dataclass(reports[0])
+
+
+def test_the_zero_filled_images_are_measured_once_and_every_report_has_their_ssim(prepared, monkeypatch):
+    """Once per process for each task, whatever is trained: a mask or a size of batch of its own is measured anew."""
+    data, reports, measured = PreparedData(prepared), [], []
+
+    def count(batches):
+        found = validate_zero_filled(batches)
+        measured.append(list(found))
+        return found
+
+    monkeypatch.setattr(loop, "_zero_filled", {})
+    monkeypatch.setattr(loop, "validate_zero_filled", count)
+    single = small(tasks=("PDw",), slices={"PDw": 3}, epochs=2)
+    train(single, data, report=reports.append)
+    train(small(epochs=1, seed=1), data, report=reports.append)
+    train(small(epochs=1, network={"layout": "V2", "channels": 2, "pools": 1}), data, report=reports.append)
+    assert measured == [["zero_filled/PDw"], ["zero_filled/PDw-FS"]]
+    assert all("zero_filled/PDw-FS" in report.metrics for report in reports[2:])
+    assert len({report.metrics["zero_filled/PDw"] for report in reports}) == 1
+    assert 0 < reports[0].metrics["zero_filled/PDw"] < 1
+    train(small(epochs=1, batch_size=2), data, report=reports.append)
+    other = {**MASKS.model_dump(), "val": {**MASKS.val.model_dump(), "accelerations": (2.0,)}}
+    train(small(epochs=1, masks=other), data, report=reports.append)
+    assert len(measured) == 4
+    assert reports[-1].metrics["zero_filled/PDw"] != reports[0].metrics["zero_filled/PDw"]
 
 
 def test_a_device_that_is_not_here_is_named():
