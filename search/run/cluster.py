@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -26,6 +23,7 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from recon.errors import InputError
 from search.run.knock import CHECK_ALIVE, Answer, encrypted, host_and_port, knock, token, token_file
 from search.run.pulse import Pulse
+from search.run.scratch import scratch
 
 ANSWER_SECONDS = 5.0
 """How long a host may take to answer."""
@@ -145,7 +143,7 @@ def ray_alive(timeout: float = 6.0) -> str | None:
 
 def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
     """Start a Ray on this machine, which ends with the stack."""
-    folder = stack.enter_context(_ray_folder())
+    folder = stack.enter_context(scratch("splitpoint-ray-"))
     if "RAY_AUTH_TOKEN" not in os.environ:
         # Ray's own token file may be readable by others; nobody else can look into this folder, while Ray makes its
         # own folder everybody's.
@@ -275,22 +273,3 @@ def _token_from(file: Path) -> Iterator[None]:
         else:
             os.environ["RAY_AUTH_TOKEN_PATH"] = before
         AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextlib.contextmanager
-def _ray_folder() -> Iterator[Path]:
-    """A short-named folder of its own for a local Ray's logs and sockets; folders of dead drivers are swept out."""
-    base = Path(tempfile.gettempdir())
-    if len(str(base)) > 15 and os.access("/tmp", os.W_OK):
-        base = Path("/tmp")  # a socket's path holds 107 characters, of which Ray takes most
-    for old in base.glob("splitpoint-ray-*"):
-        with contextlib.suppress(OSError), (old / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="splitpoint-ray-", dir=base))
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)

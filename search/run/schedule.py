@@ -149,7 +149,7 @@ def forget(controller: Any, but: Trial) -> None:
 
 def worse_than_zero_filled(metrics: Mapping[str, float]) -> bool:
     """Whether the mean SSIM over tasks is below that of the zero-filled images; False where that is not known."""
-    zero = [value for name, value in metrics.items() if name.startswith("zero_filled/")]
+    zero = [value for name, value in metrics.items() if Quantity.of_column(name) is Quantity.ZERO_FILLED]
     return bool(zero) and metrics[Quantity.SSIM] < sum(zero) / len(zero)
 
 
