@@ -163,11 +163,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def file_of(url: str) -> Path | None:
-    """The file of a storage's URL; None for a server's."""
-    if url.startswith(JOURNAL):
-        return Path(url.removeprefix(JOURNAL))
-    parsed = sqlalchemy.engine.make_url(url)
-    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
