@@ -132,8 +132,8 @@ def launch(
         InputError: space and data do not fit, the study was made with another space or other data, another driver runs
             it, or the cluster lacks the resources.
         SearchError: the storage was away for too long, Ray died, or the data broke.
-        KeyboardInterrupt: after Ctrl-C; ``search.errors.Terminated``, which is one, after SIGTERM. Whatever is raised,
-            the study is left so that the same call continues it.
+        KeyboardInterrupt: after Ctrl-C.
+        Terminated: after SIGTERM. Whatever is raised, the study is left so that the same call continues it.
     """
     space = space if isinstance(space, Space) else load_space(space)
     facts = data if isinstance(data, DataFacts) else DataFacts.of(Path(data))
