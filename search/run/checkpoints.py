@@ -77,7 +77,8 @@ def write(folder: Path, epoch: int, save: Callable[[Path], None], reports: Mappi
             save(fresh)
             files = {one.relative_to(fresh).as_posix(): _stamp(one) for one in _files(fresh)}
             about = {"epoch": epoch, "files": files, "reports": {str(one): reports[one] for one in sorted(reports)}}
-            (fresh / REPORTS).write_text(json.dumps(about))
+            text = json.dumps(about)
+            (fresh / REPORTS).write_text(f"{text}\n{zlib.crc32(text.encode()):08x}\n")
             for one in (*_files(fresh), fresh):
                 sync(one)
             shutil.rmtree(path, ignore_errors=True)  # a damaged one
@@ -109,7 +110,10 @@ def read(path: Path) -> Checkpoint:
     if epoch is None:  # one of an earlier version, which stands for itself
         return Checkpoint(path, 0, {})
     try:
-        about = json.loads((path / REPORTS).read_text())
+        text, _, check = (path / REPORTS).read_bytes().partition(b"\n")
+        if check != f"{zlib.crc32(text):08x}\n".encode():
+            raise DamagedCheckpoint(f"the checkpoint {path} is damaged: {REPORTS} is not what was written")
+        about = json.loads(text)
         reports = {int(one): report for one, report in about["reports"].items()}
         for name, stamp in about["files"].items():
             if _stamp(path / name) != stamp:

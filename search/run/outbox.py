@@ -23,7 +23,7 @@ from search.study.writing import Fact, cause, create, is_away, write
 
 PATIENCE_SECONDS = 600.0
 """How long a storage may be away before the search ends."""
-FULL_SECONDS = 20.0
+FULL_SECONDS = 10.0
 """The same for a disk that is full: room seldom comes by itself."""
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
