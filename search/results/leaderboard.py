@@ -12,16 +12,18 @@ from __future__ import annotations
 import fnmatch
 import math
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from recon.errors import InputError
 from recon.evaluation.definitions import METRICS, Quantity
-from search.study.gains import References
+from search.study.gains import References, over_tasks
 from search.study.open import OpenStudy
-from search.study.record import Record, State
+from search.study.record import INTERRUPTED, Record, State
+from search.study.summary import Summary, summaries
 
 ENOUGH = 5
 """The fewest networks from which z-scores are computed."""
@@ -71,10 +73,11 @@ def leaderboard(study: OpenStudy, choice: Selection | None = None) -> pd.DataFra
     Raises InputError for a column or value that the study does not have.
     """
     choice = choice or Selection()
-    records = study.records()
-    tasks = study.space.tasks
-    references = References(records)
-    rows = [row_of(record, tasks, references) for record in records]
+    space, referenced = study.space, study.referenced()
+    tasks, references = space.tasks, References(referenced)
+    trials: list[Record | Summary] = [*summaries(study), *referenced]
+    heirs = {(one.stage == "search", one.continues): one.name for one in trials if one.continues is not None}
+    rows = [row_of(one, tasks, references, heirs.get((one.stage == "search", one.number))) for one in trials]
     frame = pd.DataFrame(rows, columns=columns(tasks)).astype(
         {"rank": "Int64", "scarce_slices": "Int64", "parameters": "Int64", "peak_memory_bytes": "Int64"}
     )
@@ -83,7 +86,7 @@ def leaderboard(study: OpenStudy, choice: Selection | None = None) -> pd.DataFra
     frame = _only(frame, choice, ("kind", "stage", "weighting", "scarce_slices"))
     if not choice.everything:
         frame = frame[complete.loc[frame.index]]
-    return _ordered(frame, tasks, choice, study.space.objective.metric, complete.loc[frame.index])
+    return _ordered(frame, tasks, choice, space.objective.metric, complete.loc[frame.index])
 
 
 def confirmed(study: OpenStudy, choice: Selection | None = None) -> pd.DataFrame:
@@ -155,17 +158,20 @@ def _z(tasks: tuple[str, ...]) -> list[str]:
     return [Quantity.Z.value, *map(Quantity.Z.of, tasks)]
 
 
-def row_of(record: Record, tasks: tuple[str, ...], references: References) -> dict[str, Any]:
-    """One trial as a row; values that it lacks are missing."""
-    gains, mean_gain = references.gains(record), references.gain(record)
-    metrics = record.metrics
+def row_of(
+    record: Record | Summary, tasks: tuple[str, ...], references: References, heir: str | None = None
+) -> dict[str, Any]:
+    """One trial as a row; values that it lacks are missing. ``heir``: name of the trial that continues it."""
+    gains = references.gains(record)
+    mean_gain = over_tasks(gains) if gains and set(gains) == set(record.tasks) else None
+    metrics, names = record.metrics, _names(tasks)
     return {
         "trial": record.name,
         "kind": record.kind,
         "stage": record.stage,
         "layout": record.layout,
         "weighting": record.weighting,
-        "init": record.point.init if record.point else None,
+        "init": record.init,
         "scarce_slices": record.scarce_slices,
         "seed": record.seed,
         "state": str(record.state),
@@ -173,17 +179,44 @@ def row_of(record: Record, tasks: tuple[str, ...], references: References) -> di
         Quantity.SSIM.value: metrics.get(Quantity.SSIM, np.nan),
         Quantity.GAIN.value: mean_gain.mean if mean_gain else np.nan,
         Quantity.GAIN.error: mean_gain.error if mean_gain else np.nan,
-        **{Quantity.GAIN.of(task): gains[task].mean if task in gains else np.nan for task in tasks},
-        **{Quantity.GAIN.error_of(task): gains[task].error if task in gains else np.nan for task in tasks},
-        **{name.of(task): metrics.get(name.of(task), np.nan) for name in (*METRICS, Quantity.WEIGHT) for task in tasks},
-        "gpu_seconds": record.gpu_seconds,
+        **{name: gains[task].mean if task in gains else np.nan for name, task in names.gains},
+        **{name: gains[task].error if task in gains else np.nan for name, task in names.errors},
+        **{name: metrics.get(name, np.nan) for name in names.metrics},
+        "gpu_seconds": metrics.get("gpu_seconds", 0.0),
         "seconds": metrics.get("seconds", np.nan),
-        "parameters": record.parameters,
-        "peak_memory_bytes": record.peak_memory_bytes,
+        "parameters": metrics.get("parameters"),
+        "peak_memory_bytes": metrics.get("peak_memory_bytes"),
         "node": record.node,
         "checkpoint": record.checkpoint,
-        "error": record.error or record.closed,
+        "error": _why(record, heir),
     }
+
+
+class _Names(NamedTuple):
+    """Columns of each task; those of gains with their task."""
+
+    gains: tuple[tuple[str, str], ...]
+    errors: tuple[tuple[str, str], ...]
+    metrics: tuple[str, ...]
+
+
+@lru_cache
+def _names(tasks: tuple[str, ...]) -> _Names:
+    return _Names(
+        tuple((Quantity.GAIN.of(task), task) for task in tasks),
+        tuple((Quantity.GAIN.error_of(task), task) for task in tasks),
+        tuple(name.of(task) for name in (*METRICS, Quantity.WEIGHT) for task in tasks),
+    )
+
+
+def _why(record: Record | Summary, heir: str | None) -> str | None:
+    """Why a trial did not finish: its error, with what failed where that was not the configuration; that it was
+    interrupted, and which trial continues it; or that it diverged."""
+    if record.error is not None:
+        return f"{record.fault}: {record.error}" if record.fault else record.error
+    if record.closed == INTERRUPTED and heir is not None:
+        return f"{INTERRUPTED}, continued as {heir}"
+    return record.closed or record.fault or ("diverged" if record.diverged else None)
 
 
 def _only(frame: pd.DataFrame, choice: Selection, names: tuple[str, ...]) -> pd.DataFrame:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from recon.evaluation.definitions import Quantity
-from search.study.record import Record, State
+from search.study.record import Kind, Record, State
+from spaces.point import Init
 
 
 class Estimate(NamedTuple):
@@ -28,6 +29,26 @@ class Estimate(NamedTuple):
         """The estimate from one value per seed."""
         error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(fmean(values), error)
+
+
+class Compared(Protocol):
+    """A trial that has gains: a ``Record``, or a ``Summary`` of one."""
+
+    @property
+    def kind(self) -> Kind:
+        """As in ``Record``, like all below."""
+        ...
+
+    @property
+    def init(self) -> Init | None: ...  # noqa: D102
+    @property
+    def tasks(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def slices(self) -> dict[str, int]: ...  # noqa: D102
+    @property
+    def epochs(self) -> int: ...  # noqa: D102
+    @property
+    def metrics(self) -> dict[str, float]: ...  # noqa: D102
 
 
 def counting(complete: Iterable[Record]) -> list[Record]:
@@ -55,6 +76,7 @@ class References:
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._stl: dict[tuple[str, int], list[Record]] = {}
+        self._found: dict[tuple[str, int, int | None, Quantity], Estimate | None] = {}
         for record in counting(one for one in records if one.kind == "stl" and one.state is State.COMPLETE):
             (task,) = record.tasks
             self._stl.setdefault((task, record.slices[task]), []).append(record)
@@ -62,37 +84,46 @@ class References:
     def at(self, task: str, slices: int, epoch: int | None = None, metric: Quantity = Quantity.SSIM) -> Estimate | None:
         """The STL's metric after an epoch, without one at its end; None where there is no such STL, or one of its seeds
         has no value at that very epoch."""
+        asked = task, slices, epoch, metric
+        if asked not in self._found:
+            self._found[asked] = self._estimate(*asked)
+        return self._found[asked]
+
+    def _estimate(self, task: str, slices: int, epoch: int | None, metric: Quantity) -> Estimate | None:
         stl = self._stl.get((task, slices), [])
         found = [one.end if epoch is None else one.history.get(epoch, {}) for one in stl]
         values = [metrics[metric.of(task)] for metrics in found if metric.of(task) in metrics]
         return Estimate.of(values) if values and len(values) == len(stl) else None
 
-    def gains(self, record: Record, metric: Quantity = Quantity.SSIM) -> dict[str, Estimate]:
+    def gains(self, record: Compared, metric: Quantity = Quantity.SSIM) -> dict[str, Estimate]:
         """A trial's metric at its last epoch minus the STL's, for each task that has an STL; the error is that of the
         STL's mean.
 
         A task whose STL has no value at that epoch has no gain: no other epoch stands in. An STL's own gain has no
         error: it is part of what it is compared with.
         """
-        found = {}
+        found: dict[str, Estimate] = {}
+        if not self._stl:
+            return found
+        epoch = None if goes_on(record) else record.epochs
         for task in record.tasks:
             name = metric.of(task)
-            reference = self.at(task, record.slices[task], None if goes_on(record) else record.epochs, metric)
+            reference = self.at(task, record.slices[task], epoch, metric)
             if reference is not None and name in record.metrics:
                 error = math.nan if record.kind == "stl" else reference.error
                 found[task] = Estimate(record.metrics[name] - reference.mean, error)
         return found
 
-    def gain(self, record: Record, metric: Quantity = Quantity.SSIM) -> Estimate | None:
+    def gain(self, record: Compared, metric: Quantity = Quantity.SSIM) -> Estimate | None:
         """The mean of the gains over the trial's tasks; None if one of them has no STL."""
         gains = self.gains(record, metric)
         return over_tasks(gains) if gains and set(gains) == set(record.tasks) else None
 
 
-def goes_on(record: Record) -> bool:
+def goes_on(record: Compared) -> bool:
     """Whether a trial is compared with the end of trainings: it starts from trained weights, or is such a start."""
-    if record.point is not None:
-        return record.point.init != "random"
+    if record.init is not None:
+        return record.init != "random"
     return record.kind in ("joint", "joint-tuned", "transfer")
 
 

@@ -67,7 +67,7 @@ class OpenStudy:
     def space(self) -> Space:
         """The searched space, as of the last launch."""
         stored = self._attribute("space")
-        with self._readable():
+        with self.readable():
             return stored_space(stored)
 
     @property
@@ -128,12 +128,12 @@ class OpenStudy:
     def _records(self, half: optuna.Study) -> list[Record]:
         # A trial whose driver died between creating and describing it has no configuration, and is left out.
         trials, objective = half.get_trials(deepcopy=False), self.objective
-        with self._readable():
+        with self.readable():
             return [record_of(trial, objective) for trial in trials if "config" in trial.user_attrs]
 
     @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
-        """Turn errors from records of another version into one sentence."""
+    def readable(self) -> Iterator[None]:
+        """Turn errors from what another version wrote into one sentence."""
         try:
             yield
         except ValidationError as error:

@@ -19,7 +19,7 @@ from recon.config import TrainConfig
 from recon.errors import InputError
 from recon.evaluation.definitions import Quantity
 from search.study.slices import unpacked
-from spaces.point import Point
+from spaces.point import Init, Point
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,8 @@ Fault = Literal["data", "machine", "timeout"]
 Objective = Literal["ssim", "gain"]
 EPOCH_ATTRIBUTE = "epoch/"
 SLICES_ATTRIBUTE = "slices/"
+INTERRUPTED = "interrupted"
+"""Why a trial was closed whose driver or host went away; another trial may continue it."""
 CHECKPOINT_NAME = re.compile(r"epoch-(\d+)")
 """Name of a checkpoint's folder, which says after which epoch it was written."""
 
@@ -55,8 +57,39 @@ STATES = {
 """Optuna's states as a record has them."""
 
 
+class Named:
+    """What a trial's number, kind and key say."""
+
+    number: int
+    kind: Kind
+    stage: Stage
+    key: str
+
+    @property
+    def name(self) -> str:
+        """The number as users see it: ``12`` for a searched trial, ``r12`` for a reference."""
+        return f"{self.number}" if self.stage == "search" else f"r{self.number}"
+
+    @property
+    def configuration(self) -> str:
+        """The key without its seed: trials with equal keys form one mean over seeds."""
+        return self.key.rsplit("/seed=", 1)[0]
+
+    @property
+    def point(self) -> Point | None:
+        """The point of the space that a multi-task trial stands for; None for baselines."""
+        return Point.parse(self.configuration.removeprefix("mtl/")) if self.kind == "mtl" else None
+
+    @property
+    def init(self) -> Init | None:
+        """What a multi-task trial starts from; None for baselines."""
+        if self.kind != "mtl" or "/init=" not in self.key:
+            return "random" if self.kind == "mtl" else None  # as most do: no need to read the point
+        return Point.parse(self.configuration.removeprefix("mtl/")).init
+
+
 @dataclass(frozen=True)
-class Record:
+class Record(Named):
     """One whole trial, as stored."""
 
     number: int
@@ -114,16 +147,6 @@ class Record:
     """By epoch, what ``slice_metrics`` reads."""
 
     @property
-    def name(self) -> str:
-        """The number as users see it: ``12`` for a searched trial, ``r12`` for a reference."""
-        return f"{self.number}" if self.stage == "search" else f"r{self.number}"
-
-    @property
-    def configuration(self) -> str:
-        """The key without its seed: trials with equal keys form one mean over seeds."""
-        return self.key.rsplit("/seed=", 1)[0]
-
-    @property
     def epochs(self) -> int:
         """The last epoch that was finished and validated; 0 before the first."""
         return max(self.history, default=0)
@@ -167,11 +190,6 @@ class Record:
     def feasible(self) -> bool:
         """No task lies further below its STL than epsilon allows."""
         return all(value <= 0 for value in self.constraints.values())
-
-    @property
-    def point(self) -> Point | None:
-        """The point of the space that a multi-task trial stands for; None for baselines."""
-        return Point.parse(self.configuration.removeprefix("mtl/")) if self.kind == "mtl" else None
 
 
 def record_of(trial: FrozenTrial, objective: Objective | None = None) -> Record:
