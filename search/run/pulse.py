@@ -6,9 +6,12 @@ GCS is gone. So a thread asks both every second.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from search.run.knock import Answer, encrypted, host_and_port, knock
@@ -52,10 +55,16 @@ class Pulse:
         return None
 
     def kill(self) -> None:
-        """Kill what is left of a Ray that this process started."""
+        """Kill what is left of a Ray that this process started. The trials that a live raylet started are killed with
+        it, because without a GCS they take long to notice; those of a dead raylet have ended themselves.
+        """
+        children = {child for started in self._started for child in descendants(started.process.pid)}
         for started in self._started:
             started.process.kill()
             started.process.wait()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
     def _ask(self) -> None:
         alive = {Answer.DONE, Answer.REFUSED, Answer.UNKNOWN}
@@ -71,3 +80,16 @@ class Pulse:
                     # silence.
                     took = time.monotonic() - began
                     self._silence[name] += min(took, ASK_SECONDS) + PAUSE_SECONDS
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that a process started, and theirs."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # The second field is a name in brackets, which may hold blanks and brackets itself.
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    while more := {child for child, parent in parents.items() if parent == pid or parent in found} - found:
+        found |= more
+    return found

@@ -16,7 +16,9 @@ from tests.cluster.conftest import Cluster
 pytestmark = pytest.mark.cluster
 
 ALIVE = "[node['NodeManagerAddress'] for node in ray.nodes() if node['Alive']]"
-NODES = f"python -c \"import ray; ray.init(address='auto', logging_level='ERROR'); print(*{ALIVE})\""
+PYTHON = ".venv/bin/python"  # a host may have a `python` of its own, first on its PATH
+SPLITPOINT = ".venv/bin/splitpoint"
+NODES = f"{PYTHON} -c \"import ray; ray.init(address='auto', logging_level='ERROR'); print(*{ALIVE})\""
 
 SPACE = """
 tasks: [PDw, PDw-FS]
@@ -52,7 +54,8 @@ def test_every_host_joins(cluster: Cluster) -> None:
 
 
 def test_who_has_no_token_is_refused(cluster: Cluster) -> None:
-    assert "Active:" in cluster.on_head("RAY_AUTH_MODE=token .venv/bin/ray status")
+    admitted = "RAY_AUTH_MODE=token .venv/bin/ray status 2>&1 || true"
+    wait_for(lambda: "Active:" in cluster.on_head(admitted), 60, "the autoscaler's first status")
     for lacking in ("RAY_AUTH_MODE=disabled", "RAY_AUTH_MODE=token RAY_AUTH_TOKEN=another"):
         assert "InvalidAuthToken" in cluster.on_head(f"{lacking} .venv/bin/ray status 2>&1 || true")
 
@@ -68,8 +71,8 @@ def scratch(cluster: Cluster) -> Iterator[str]:
     folder = f"{cluster.hosts.folder}/runs/cluster-test-{uuid.uuid4().hex[:8]}"
     try:
         size = "--train 3 --val 1 --test 1 --matrix 48 --slices 4 --coils 4"
-        cluster.on_head(f"splitpoint simulate {folder}/raw {size}", timeout=300)
-        cluster.on_head(f"splitpoint prepare {folder}/raw --out {folder}/data --address auto", timeout=300)
+        cluster.on_head(f"{SPLITPOINT} simulate {folder}/raw {size}", timeout=300)
+        cluster.on_head(f"{SPLITPOINT} prepare {folder}/raw --out {folder}/data --address auto", timeout=300)
         cluster.put(SPACE, f"{folder}/space.yaml")
         yield folder
     finally:
@@ -80,11 +83,11 @@ def test_a_search_runs_on_several_hosts_and_is_read_meanwhile(cluster: Cluster, 
     wait_for_all(cluster)
     study = f"hosts --runs-dir {scratch} --storage sqlite:///{database(scratch)}"
     log = tmp_path / "launch.log"
-    command = f"splitpoint launch {scratch}/space.yaml --data {scratch}/data --study {study} --address auto"
+    command = f"{SPLITPOINT} launch {scratch}/space.yaml --data {scratch}/data --study {study} --address auto"
 
     def board() -> list[dict[str, Any]]:
         """The leaderboard; empty while there is no such study (wrong input, exit code 2)."""
-        read = f"splitpoint leaderboard {study} --all --format json 2>{scratch}/said"
+        read = f"{SPLITPOINT} leaderboard {study} --all --format json 2>{scratch}/said"
         table = cluster.on_head(f"{read} || if test $? = 2; then echo NONE; else cat {scratch}/said; exit 1; fi")
         return [] if table.endswith("NONE\n") else json.loads(table)
 
