@@ -8,5 +8,6 @@ class SearchError(Exception):
     same call continues it."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as SLURM, systemd, Kubernetes and spot instances send it; exit code 143."""
+class Terminated(BaseException):
+    """SIGTERM, as SLURM, systemd, Kubernetes and spot instances send it; exit code 143. Like KeyboardInterrupt it is no
+    Exception, so that nothing on the way takes it for an error."""

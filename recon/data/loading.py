@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -282,10 +282,11 @@ class Loader:
         steps = [(number, *step) for number in numbers for step in self._plan(number)]
         return self._batches(steps, lambda row, number: training_mask(self._config, row, number))
 
-    def validation_batches(self) -> Iterator[Batch]:
-        """The validation split, task by task in a fixed order, with the fixed mask of its shape."""
+    def validation_batches(self, tasks: Container[str] | None = None) -> Iterator[Batch]:
+        """The validation split, task by task in a fixed order, with the fixed mask of its shape; of these tasks, or all
+        of the configuration."""
         mask = self._config.masks.val
-        steps = [(0, *step) for step in self._validation]
+        steps = [(0, *step) for step in self._validation if tasks is None or step[0] in tasks]
         return self._batches(steps, lambda row, _: fixed(mask, row.shape, row.padding))
 
     def _shapes(self, ids: Iterable[int]) -> dict[int, Shape]:

@@ -27,6 +27,8 @@ class Quantity(StrEnum):
     Z = "z"
     """SSIM minus the mean of the multi-task networks, in their standard deviations."""
     RANK = "rank"
+    ZERO_FILLED = "zero_filled"
+    """SSIM of the zero-filled images of the validation split, which no network should fall below."""
 
     def of(self, task: str) -> str:
         """The column of a task."""
@@ -65,6 +67,7 @@ _FORMS = {
     Quantity.GAIN: "+z.4f",
     Quantity.WEIGHT: ".3g",
     Quantity.Z: "+.2f",
+    Quantity.ZERO_FILLED: ".4f",
 }
 METRICS = (Quantity.SSIM, Quantity.PSNR, Quantity.NRMSE)
 """The metrics of a reconstruction."""

@@ -70,3 +70,15 @@ def validate(network: UnrolledNetwork, batches: Iterable[Batch]) -> Validation:
     }
     means[Quantity.SSIM.value] = float(np.mean([means[Quantity.SSIM.of(task)] for task in found]))
     return Validation(means, slices)
+
+
+def validate_zero_filled(batches: Iterable[Batch]) -> dict[str, float]:
+    """``zero_filled/<task>``: the mean SSIM (definition ``paper``) of the zero-filled images Aᴴk, as ``validate``
+    measures a network's. A network below it has made its input worse."""
+    found: dict[str, list[Tensor]] = {}
+    with torch.no_grad():
+        for batch in batches:
+            image = centre_crop(batch.operator().adjoint(batch.kspace), batch.crop)
+            target = centre_crop(batch.target, batch.crop)
+            found.setdefault(batch.task, []).append(metrics.ssim(magnitude_of(image), magnitude_of(target)))
+    return {Quantity.ZERO_FILLED.of(task): float(torch.cat(values).mean()) for task, values in found.items()}

@@ -1,79 +1,202 @@
-"""Checkpoints: the state of a training as a folder that appears whole, and what is read back from it.
+"""Checkpoints: the state of a training in one file that appears whole, and what is read back from it.
 
-The folder holds ``checkpoint.pt`` (tensors and plain values) and ``config.json``. Exporting and testing a trained
-network read it here too. ``recon.training.loop`` decides what is in the state.
+The folder of a checkpoint holds ``checkpoint.pt``: tensors, plain values and the configuration, in torch's format, with
+a checksum behind them. Exporting and testing a trained network read it here too. ``recon.training.loop`` decides what
+is in the state.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from recon.config import TrainConfig
-from recon.errors import InputError
-from recon.files import replace_directory, replace_file
+from recon.errors import DamagedError, InputError
+from recon.files import replace_file, sync
 from recon.network.unrolled import UnrolledNetwork
 from recon.stored import load_weights, read_json, train_config
 
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.json"
+"""Beside the checkpoints of earlier versions; now the configuration is in the checkpoint."""
 CURVE = "curve.csv"
 """The file with the metrics by epoch, beside the checkpoint in a training's folder."""
 STATE = {"epoch", "seconds", "gpu_seconds", "network", "weighting"}
 """What every checkpoint holds."""
 UNFINISHED = {"optimiser", "schedule"}
 """What a checkpoint also holds while epochs are left: more than half of the file."""
+Curve = list[dict[str, float]]
+"""The metrics of the epochs reported so far, in order, each with its ``epoch``."""
+
+_SEAL = b"\nsha256:"
+_SEAL_BYTES = len(_SEAL) + 64
 
 
-def save_checkpoint(directory: Path, state: dict[str, Any], config: TrainConfig) -> None:
-    """Write ``checkpoint.pt`` (tensors and plain values only) and ``config.json``; the directory is replaced whole."""
-    with replace_directory(directory) as fresh:
-        torch.save(state, fresh / CHECKPOINT)
-        (fresh / CONFIG).write_text(config.model_dump_json(indent=2) + "\n")
+def save_checkpoint(directory: Path, state: Mapping[str, Any], config: TrainConfig) -> None:
+    """Write ``checkpoint.pt`` into a folder, which is made if need be; an older one is replaced in one step.
+
+    The file is on the disk when this returns. A process that is killed before leaves the older one.
+
+    Args:
+        directory: the checkpoint's folder.
+        state: tensors and plain values; at least those of ``STATE``.
+        config: the training's configuration.
+
+    Raises OSError if it cannot be stored, for example because the disk is full.
+    """
+    directory = Path(directory)
+    new = not directory.is_dir()
+    with replace_file(directory / CHECKPOINT) as fresh, fresh.open("wb") as file:
+        sealed = _Sealed(file)
+        try:
+            torch.save({**state, "config": config.model_dump_json()}, sealed)  # type: ignore[arg-type]
+        except RuntimeError:
+            # torch writes on after an error, and then reports a wrong position in the file.
+            if sealed.error is not None:
+                raise sealed.error from None
+            raise
+        file.write(_SEAL + sealed.digest.hexdigest().encode())
+    if new:
+        sync(directory.parent)
+    (directory / CONFIG).unlink(missing_ok=True)
 
 
-def note_epoch(curve: Path, epoch: int, metrics: Mapping[str, float]) -> None:
-    """Add an epoch to ``curve.csv``: one line per epoch, with every digit. Lines of later epochs come from another run
-    and are removed."""
-    rows: list[dict[str, str]] = []
-    if curve.is_file():
-        with curve.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
-    rows.append({"epoch": str(epoch), **{name: repr(float(value)) for name, value in metrics.items()}})
-    with replace_file(curve) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[-1]))
-        writer.writeheader()
-        writer.writerows(rows)
+class _Sealed:
+    """A file that is written from beginning to end, with the digest of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            self.digest.update(content)
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write_curve(path: Path, curve: Curve) -> None:
+    """Write ``curve.csv``: one line per epoch, with every digit. Nothing is written if the file has this content."""
+    names = dict.fromkeys(name for line in curve for name in line)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(names))
+    writer.writeheader()
+    for line in curve:
+        writer.writerow({name: value if name == "epoch" else repr(float(value)) for name, value in line.items()})
+    content = text.getvalue().encode()
+    if not path.is_file() or path.read_bytes() != content:
+        with replace_file(path) as fresh:
+            fresh.write_bytes(content)
+
+
+def read_curve(path: Path, epoch: int) -> Curve:
+    """The lines of ``curve.csv`` up to an epoch; none if there is no such file. Checkpoints of earlier versions do not
+    hold them."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [{**line, "epoch": int(line["epoch"])} for line in lines if line["epoch"] <= epoch]
 
 
 def load_checkpoint(directory: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], TrainConfig]:
-    """Read a checkpoint directory. Nothing in it is unpickled (``weights_only``).
+    """Read a checkpoint's folder. Nothing in it is unpickled (``weights_only``).
 
-    Raises InputError if there is no checkpoint or it is damaged.
+    Raises:
+        DamagedError: there is no checkpoint, or it is not as it was written, or none of ours.
+        InputError: it may not be read, or another version wrote it.
     """
     directory = Path(directory)
-    for name in (CHECKPOINT, CONFIG):
-        if not (directory / name).is_file():
-            raise InputError(f"{directory} holds no checkpoint: {name} is missing")
-    config = train_config(read_json(directory / CONFIG), directory / CONFIG)
-    damaged = f"{directory / CHECKPOINT} is damaged or no checkpoint of ours"
-    if not zipfile.is_zipfile(directory / CHECKPOINT):  # torch would take it for a file in its oldest format
-        raise InputError(damaged)
+    path = directory / CHECKPOINT
     try:
-        state: dict[str, Any] = torch.load(directory / CHECKPOINT, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        with path.open("rb") as file:
+            whole = _is_whole(file)
+            state = _load(file, device, whole) if whole is not False else None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DamagedError(f"{directory} holds no checkpoint: {CHECKPOINT} is missing") from error
+    except PermissionError as error:
+        raise InputError(f"{path} may not be read ({error.strerror})") from error
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror or error})") from error
+    # What has no checksum was written by an earlier version, or was cut off.
+    if state is None or (whole is None and isinstance(state, dict) and "config" in state):
+        raise DamagedError(f"{path} is damaged or no checkpoint of ours")
+    wanted = STATE | {"config"} if whole else STATE
+    if not isinstance(state, dict) or not set(state) >= wanted:
+        raise DamagedError(f"{path} is no checkpoint of ours: it lacks {', '.join(sorted(wanted))}")
+    if whole is None:
+        return state, _earlier_config(directory)
+    return state, train_config(json.loads(state.pop("config")), path)
+
+
+def usable(directory: Path) -> bool:
+    """Whether a checkpoint's folder holds a checkpoint of ours, whole."""
+    try:
+        load_checkpoint(directory)
+    except DamagedError:
+        return False
+    return True
+
+
+def _is_whole(file: IO[bytes]) -> bool | None:
+    """Whether a file is what its checksum says; None if it has none."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _SEAL_BYTES))
+    seal = file.read()
+    if not seal.startswith(_SEAL):
+        return None
+    digest = hashlib.sha256()
+    left = size - _SEAL_BYTES
+    file.seek(0)
+    while left:
+        block = file.read(min(left, 2**20))
+        if not block:
+            return False
+        digest.update(block)
+        left -= len(block)
+    return digest.hexdigest().encode() == seal.removeprefix(_SEAL)
+
+
+def _load(file: IO[bytes], device: torch.device | str, whole: bool | None) -> Any:
+    """What torch reads from a file; None if that is nothing of torch's."""
+    # Damaged content makes torch raise anything. With a checksum it is whole, and only what is not ours is refused.
+    refused: type[Exception] = pickle.UnpicklingError if whole else Exception
+    try:
+        file.seek(0)
+        if not zipfile.is_zipfile(file):  # torch would take it for a file in its oldest format
+            return None
+        if not whole and zipfile.ZipFile(file).testzip() is not None:  # torch misses some flipped bits
+            return None
+        file.seek(0)
         # torch's own message tells the user to load it without weights_only.
-        raise InputError(damaged) from error
-    if not isinstance(state, dict) or not set(state) >= STATE:
-        raise InputError(f"{directory / CHECKPOINT} is no checkpoint of ours: it lacks {', '.join(sorted(STATE))}")
-    return state, config
+        return torch.load(file, map_location=device, weights_only=True)
+    except refused:
+        return None
+
+
+def _earlier_config(directory: Path) -> TrainConfig:
+    path = directory / CONFIG
+    if not path.is_file():
+        raise DamagedError(f"{directory} holds no checkpoint: {CONFIG} is missing")
+    try:
+        return train_config(read_json(path), path)
+    except InputError as error:
+        raise DamagedError(str(error)) from error
 
 
 def load_network(directory: Path, device: torch.device | str = "cpu") -> tuple[UnrolledNetwork, TrainConfig]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,23 @@ from recon.config import TrainConfig
 from recon.data.loading import Loader
 from recon.data.prepared import PreparedData
 from recon.device import choose_device, peak_memory
+from recon.errors import DamagedError
 from recon.evaluation.definitions import Quantity
-from recon.evaluation.measure import SliceMetrics, validate
+from recon.evaluation.measure import SliceMetrics, validate, validate_zero_filled
+from recon.files import remove_parts
 from recon.network.unrolled import UnrolledNetwork
 from recon.physics.operators import centre_crop
-from recon.training.checkpoint import CURVE, UNFINISHED, note_epoch, resumed, save_checkpoint, start_from
+from recon.training.checkpoint import (
+    CHECKPOINT,
+    CURVE,
+    UNFINISHED,
+    Curve,
+    read_curve,
+    resumed,
+    save_checkpoint,
+    start_from,
+    write_curve,
+)
 from recon.training.optimiser import make_optimiser
 from recon.training.weighting import make_weighting
 
@@ -67,9 +80,9 @@ class EpochReport:
     Attributes:
         epoch: number of finished epochs, from 1.
         metrics: ``ssim`` (mean over tasks), ``ssim/<task>``, ``psnr/<task>``, ``nrmse/<task>`` on the validation split
-            (definition ``paper``); ``loss``, ``loss/<task>``, ``weight/<task>`` of training (the mean weight over the
-            epoch's steps); ``seconds`` (since the training began, over all its resumptions), ``gpu_seconds``,
-            ``peak_memory_bytes``, ``parameters``.
+            (definition ``paper``); ``zero_filled/<task>``, the SSIM of its zero-filled images; ``loss``,
+            ``loss/<task>``, ``weight/<task>`` of training (the mean weight over the epoch's steps); ``seconds`` (since
+            the training began, over all its resumptions), ``gpu_seconds``, ``peak_memory_bytes``, ``parameters``.
         slices: SSIM, pSNR and nRMSE of each validation slice.
     """
 
@@ -82,7 +95,8 @@ class EpochReport:
     def save(self, directory: Path) -> None:
         """Write a checkpoint that ``train(resume=directory)`` continues exactly; it appears whole or not at all.
 
-        The last epoch's checkpoint holds the network, and nothing that only a further epoch would need.
+        The folder is made if need be; a checkpoint in it is replaced. The last epoch's checkpoint holds the network,
+        and nothing that only a further epoch would need.
         """
         state = self._state()
         if self.epoch >= self._config.epochs:
@@ -117,6 +131,7 @@ def train(
     report: Callable[[EpochReport], None] | None = None,
     started: Callable[[Plan], None] | None = None,
     progress: Callable[[int], None] | None = None,
+    warn: Callable[[str], object] = warnings.warn,
 ) -> UnrolledNetwork:
     """Train one network and return it in evaluation mode.
 
@@ -128,23 +143,32 @@ def train(
         resume: a checkpoint of this same training. The result equals that of an uninterrupted training bit for bit. For
             a finished training, its network is returned at once.
         out: the folder where ``checkpoint`` and ``curve.csv`` are written after each report. A training that is found
-            there is continued.
+            there is continued; it may have been killed at any point. If its checkpoint is damaged, the training begins
+            anew.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``…
         workers: threads that read and mask batches ahead of the training.
         report: called with an EpochReport after each of ``config.validated_epochs``. An exception that it raises ends
             the training.
         started: called once, before the first step; not called if nothing is left to train.
         progress: called after each step with the number of steps done, including those of earlier runs.
+        warn: called with a sentence if the checkpoint in ``out`` is damaged.
 
     Raises:
         TrainingError: the loss is not finite.
+        DamagedError: ``resume`` is damaged.
         InputError: data and configuration do not fit together, or ``resume`` is another training's checkpoint.
     """
     where = choose_device(device)
     checkpoint = None if out is None else Path(out) / "checkpoint"
-    if resume is None and checkpoint is not None and checkpoint.is_dir():
-        resume = checkpoint
-    state = None if resume is None else resumed(resume, config, where)
+    state = None
+    if resume is not None:
+        state = resumed(resume, config, where)
+    elif checkpoint is not None:
+        state = _found(checkpoint, config, where, warn)
+    curve: Curve = [] if state is None else state.get("curve", [])
+    if checkpoint is not None and state is not None:
+        curve = curve or read_curve(checkpoint.with_name(CURVE), state["epoch"])
+        write_curve(checkpoint.with_name(CURVE), curve)
     if state is not None and state["epoch"] >= config.epochs:
         network = UnrolledNetwork(config.network, config.tasks).to(where)
         network.load_state_dict(state["network"])
@@ -154,7 +178,7 @@ def train(
         network = UnrolledNetwork(config.network, config.tasks).to(where)
     network.train_as(precision=config.precision, compile=config.compile, memory_saver=config.memory_saver)
     weighting = make_weighting(config.weighting, config.tasks, loader.slice_counts).to(where)
-    if init is not None and resume is None:
+    if init is not None and state is None:
         start_from(network, init)
     parameters = list(network.parameters())
     optimiser = make_optimiser(config, network, weighting)
@@ -202,6 +226,7 @@ def train(
             continue
 
         metrics, slices = validate(network, loader.validation_batches())
+        metrics |= zero_filled(loader, data, config, where)
         seconds = seconds_before + time.perf_counter() - began
         metrics |= {Quantity.LOSS.of(task): value for task, value in losses.means().items()}
         metrics[Quantity.LOSS.value] = sum(losses.means().values()) / len(config.tasks)
@@ -210,6 +235,7 @@ def train(
         metrics["gpu_seconds"] = gpu_before + (seconds - seconds_before if where.type == "cuda" else 0.0)
         metrics["peak_memory_bytes"] = float(peak_memory(where))
         metrics["parameters"] = float(sum(p.numel() for p in network.parameters()))
+        curve = [*curve, {"epoch": epoch, **metrics}]
         if report is not None or checkpoint is not None:
             state_now = {
                 "epoch": epoch,
@@ -219,14 +245,49 @@ def train(
                 "weighting": weighting.state_dict(),
                 "optimiser": optimiser.state_dict(),
                 "schedule": schedule.state_dict(),
+                "curve": curve,
             }
             done = EpochReport(epoch, metrics, slices, lambda state=state_now: state, config)  # type: ignore[misc]
             if checkpoint is not None:
                 done.save(checkpoint)
-                note_epoch(checkpoint.with_name(CURVE), epoch, metrics)
+                write_curve(checkpoint.with_name(CURVE), curve)
             if report is not None:
                 report(done)
     return network.eval()
+
+
+def zero_filled(loader: Loader, data: PreparedData, config: TrainConfig, device: torch.device) -> dict[str, float]:
+    """``zero_filled/<task>``: the SSIM of the zero-filled images of the validation split.
+
+    A process measures it once for the same data and masks. (It is one number for all networks but for its last bits,
+    which the size of a batch and the device change; so they are part of the key, and no training's report depends on
+    which was trained before it.)
+    """
+    mask = config.masks.val
+    key = (data.hash, mask.model_dump_json(), config.batch_size, str(device))
+    known = _zero_filled.setdefault(key, {}) if mask.kind != "file" else {}  # a file may change
+    missing = [task for task in config.tasks if Quantity.ZERO_FILLED.of(task) not in known]
+    if missing:
+        known |= validate_zero_filled(loader.validation_batches(missing))
+    return {name: known[name] for name in map(Quantity.ZERO_FILLED.of, config.tasks)}
+
+
+_zero_filled: dict[tuple[str, str, int, str], dict[str, float]] = {}
+
+
+def _found(
+    checkpoint: Path, config: TrainConfig, device: torch.device, warn: Callable[[str], object]
+) -> dict[str, Any] | None:
+    """The state of the training that was begun in a folder; None if there is none, or it is damaged."""
+    for part in (checkpoint, checkpoint.with_name(CURVE), checkpoint / CHECKPOINT):
+        remove_parts(part)
+    if not checkpoint.is_dir() or not any(checkpoint.iterdir()):
+        return None
+    try:
+        return resumed(checkpoint, config, device)
+    except DamagedError as error:
+        warn(f"{error}; the training begins anew")
+        return None
 
 
 class EpochMeans:

@@ -32,6 +32,7 @@ def studies(
     Example: splitpoint studies --runs-dir runs
     """
     from search.results.text import objects, plain_table
+    from search.study.address import shown
     from search.study.open import studies as listed
 
     found = listed(storage, runs_dir)
@@ -40,7 +41,7 @@ def studies(
     elif format == "csv":
         sys.stdout.write(found.to_csv(index=False))
     elif found.empty:
-        talk.print(f"there is no study in {storage or runs_dir}")
+        talk.print(f"there is no study in {runs_dir if storage is None else shown(storage)}")
     else:
         sys.stdout.write(plain_table(found.assign(best=found["best"].map("{:.4f}".format, na_action="ignore"))))
 

@@ -206,7 +206,15 @@ def _run(config: TrainConfig, data: PreparedData, out: Path, init: Path | None, 
 
         try:
             loop.train(
-                config, data, init=init, out=out, device=device, report=report, started=started, progress=stepped
+                config,
+                data,
+                init=init,
+                out=out,
+                device=device,
+                report=report,
+                started=started,
+                progress=stepped,
+                warn=talk.print,
             )
         except loop.TrainingError as error:
             raise typer.Exit(complain(str(error), 1)) from error

@@ -1,25 +1,34 @@
-"""Ray: joining a cluster or starting one here, and how many trials it has room for."""
+"""Ray: joining a cluster or starting one here, how many trials it has room for, and whether it lives."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import fcntl
 import logging
 import os
-import shutil
+import secrets
 import socket
-import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray._private import ray_constants, worker
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from recon.errors import InputError
+from search.run.knock import CHECK_ALIVE, Answer, encrypted, host_and_port, knock, token, token_file
+from search.run.pulse import Pulse
+from search.run.scratch import scratch
 
 ANSWER_SECONDS = 5.0
 """How long a host may take to answer."""
+LEAVE_SECONDS = 8.0
+"""How long Ray may take to end where a part of it is dead."""
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials read their data themselves; Ray's object store carries next to nothing."""
 
@@ -90,8 +99,10 @@ def cluster(address: str | None, verbose: bool = False) -> Iterator[None]:
     """Connect to a Ray cluster, or start one on this machine and end it afterwards; one that is connected already
     stays.
 
+    A Ray that starts here listens on loopback only, and has a token of its own.
+
     Raises:
-        InputError: there is no cluster at the address.
+        InputError: there is no cluster at the address, or it wants another token; no Ray starts on this machine.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -101,62 +112,164 @@ def cluster(address: str | None, verbose: bool = False) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    level = logging.INFO if verbose else logging.CRITICAL
     with contextlib.ExitStack() as stack:
+        if not verbose:
+            # Ray reports a dead raylet with twenty lines of its log, which no setting of its own keeps away.
+            stack.enter_context(_replaced(worker, "print_to_stdstream", lambda *arguments, **options: None))
         if address in (None, "local"):
-            folder = stack.enter_context(_ray_folder())
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(folder),
-                log_to_driver=verbose,
-                logging_level=level,
-            )
-        elif address is not None and address.startswith("ray://"):
-            raise InputError(
-                f"--address {address} is a Ray client's; run on a host of the cluster with --address auto, "
-                "so that the study and the trials see the same folders"
-            )
+            _start(stack, verbose)
         else:
-            if address is not None and ":" in address:
-                _answers(address)
-            try:
-                ray.init(address=address, log_to_driver=verbose, logging_level=level)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                first = str(error).strip().splitlines()[0]
-                raise InputError(f"--address {address}: there is no Ray cluster to connect to ({first})") from error
-        stack.callback(ray.shutdown)
+            _join(stack, address, verbose)
+        pulse = Pulse(worker._global_node)
+        stack.callback(_leave, pulse)
+        stack.enter_context(_replaced(_Connection, "pulse", pulse))
+        stack.enter_context(pulse)
         yield
 
 
-def _answers(address: str) -> None:
-    """Raise InputError where nothing listens at HOST:PORT: Ray itself tries for minutes."""
-    host, _, port = address.rpartition(":")
+class _Connection:
+    pulse: Pulse | None = None
+    """Of the Ray that this process is connected to by ``cluster``."""
+
+
+def ray_alive(timeout: float = 6.0) -> str | None:
+    """Why the Ray that ``cluster`` connected this process to is dead, in a sentence; None while it lives.
+
+    A process of a local Ray that has ended is told at once; a raylet or GCS that does not answer, after ``timeout``
+    seconds of silence. A thread asks them, so this returns at once.
+    """
+    return None if _Connection.pulse is None else _Connection.pulse.verdict(timeout)
+
+
+def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
+    """Start a Ray on this machine, which ends with the stack."""
+    folder = stack.enter_context(scratch("splitpoint-ray-"))
+    if "RAY_AUTH_TOKEN" not in os.environ:
+        # Ray's own token file may be readable by others; nobody else can look into this folder, while Ray makes its
+        # own folder everybody's.
+        file = folder / "auth_token"
+        file.write_text(secrets.token_hex(32))
+        stack.enter_context(_token_from(file))
+    stack.enter_context(_loopback())
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"--address {address}: nothing answers there ({error})") from error
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(folder / "r"),
+            log_to_driver=verbose,
+            logging_level=_level(verbose),
+        )
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        raise InputError(
+            "Ray did not start on this machine within 30 s; the machine is too busy, or out of memory"
+        ) from error
+
+
+def _join(stack: contextlib.ExitStack, address: str, verbose: bool) -> None:
+    """Connect to the cluster at an address."""
+    if address.startswith("ray://"):
+        raise InputError(
+            f"--address {address} is a Ray client's; run on a host of the cluster with --address auto, "
+            "so that the study and the trials see the same folders"
+        )
+    if address != "auto" and _admitted(address):
+        stack.enter_context(_loopback())
+    try:
+        ray.init(address=address, log_to_driver=verbose, logging_level=_level(verbose))
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"--address {address}: there is no Ray cluster to connect to ({first})") from error
+
+
+def _admitted(address: str) -> bool:
+    """Make sure that a cluster at HOST:PORT lets this host in, for Ray itself tries for minutes and then says little;
+    turn Ray's tokens on where the cluster wants one. Returns whether it is on this host's loopback.
+    """
+    try:
+        host, port = host_and_port(address)
+    except ValueError as error:
+        raise InputError(f"--address {address} is neither auto nor HOST:PORT") from error
+    answer = knock(host, port, CHECK_ALIVE, seconds=ANSWER_SECONDS)
+    if answer is Answer.REFUSED:
+        shown = token()
+        if shown is None:
+            raise InputError(
+                f"the cluster at {address} wants a token, and this host has none: "
+                f"copy the head's ~/.ray/auth_token to {token_file()}"
+            )
+        if knock(host, port, CHECK_ALIVE, shown, ANSWER_SECONDS) is Answer.REFUSED:
+            source = "RAY_AUTH_TOKEN" if "RAY_AUTH_TOKEN" in os.environ else str(token_file())
+            raise InputError(f"the cluster at {address} refuses the token of this host ({source}); it has another one")
+        if os.environ.get("RAY_AUTH_MODE") not in (None, "token"):
+            raise InputError(
+                f"the cluster at {address} wants a token, and RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} "
+                "keeps it back; unset it"
+            )
+        maybe_enable_token_auth_if_token_available()
+    elif answer is Answer.NOBODY:
+        try:
+            socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"--address {address}: nothing answers there ({error})") from error
+    elif answer is not Answer.DONE and not encrypted():
+        raise InputError(f"--address {address}: what answers there is no Ray head (its port is 6379 as a rule)")
+    return host in ("localhost", "127.0.0.1", "::1")
+
+
+def _leave(pulse: Pulse) -> None:
+    """Disconnect, and end a local Ray with all of its processes.
+
+    Where a part of Ray is dead, Ray's own end may wait for it for ever, so it gets a deadline.
+    """
+    if pulse.verdict(timeout=3.0) is None:
+        ray.shutdown(wait_for_processes=True)
+        return
+    pulse.kill()
+    ending = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
+    ending.start()
+    ending.join(LEAVE_SECONDS)
+    if ending.is_alive():
+        atexit.unregister(worker.shutdown)  # it would wait at this process's end
+
+
+def _level(verbose: bool) -> int:
+    return logging.INFO if verbose else logging.CRITICAL
 
 
 @contextlib.contextmanager
-def _ray_folder() -> Iterator[Path]:
-    """A short-named folder of its own for a local Ray's logs and sockets; folders of dead drivers are swept out."""
-    base = Path(tempfile.gettempdir())
-    if len(str(base)) > 25 and os.access("/tmp", os.W_OK):
-        base = Path("/tmp")  # a socket's path holds 107 characters, of which Ray takes most
-    for old in base.glob("splitpoint-ray-*"):
-        with contextlib.suppress(OSError), (old / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="splitpoint-ray-", dir=base))
-    with (folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
-def ray_dead(timeout: float) -> str | None:
-    return None
+def _loopback() -> contextlib.AbstractContextManager[None]:
+    """Ray takes this machine's loopback address for its own, and its processes listen on that alone.
+
+    Ray does so where clusters are off (as on Windows); an address that ``ray.init`` is given would not do: it replaces
+    127.0.0.1 with the network's address (``resolve_ip_for_localhost``).
+    """
+    return _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False)
+
+
+@contextlib.contextmanager
+def _token_from(file: Path) -> Iterator[None]:
+    """Ray reads its token from this file for a while."""
+    before = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(file)
+    AuthenticationTokenLoader.instance().reset_cache()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RAY_AUTH_TOKEN_PATH"]
+        else:
+            os.environ["RAY_AUTH_TOKEN_PATH"] = before
+        AuthenticationTokenLoader.instance().reset_cache()

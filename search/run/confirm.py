@@ -75,8 +75,8 @@ def confirm(
     Raises:
         InputError: there is no such study or no complete trial, the data are others, or another driver runs the study.
         SearchError: the storage was away for too long, Ray died, or the data broke.
-        KeyboardInterrupt: after Ctrl-C; ``search.errors.Terminated``, which is one, after SIGTERM. Whatever is raised,
-            the study is left so that the same call continues it.
+        KeyboardInterrupt: after Ctrl-C.
+        Terminated: after SIGTERM. Whatever is raised, the study is left so that the same call continues it.
     """
     how = How(address, resources, limits, False, grace, trainer, verbose)
     open_study(study, storage, runs_dir)  # it must exist; what follows would make it

@@ -14,13 +14,13 @@ from recon.errors import InputError
 from search.errors import SearchError
 from search.run.guard import Guard
 from search.run.outbox import Outbox
-from search.study.open import OpenStudy, claim
+from search.study.claim import DRIVER, claim
+from search.study.open import OpenStudy
 from search.study.storage import is_away, shown
 
 BEAT_SECONDS = 20.0
 BEAT_LOST_SECONDS = 90.0
 """A driver on another host counts as dead if its last heartbeat is older than this."""
-DRIVER = "driver"
 
 
 class Driver:
@@ -64,12 +64,14 @@ class Driver:
 
     def _write(self, said: Mapping[str, Any]) -> None:
         stored = {**self._stored, **said}
-        if not claim(self.study.storage, self.study.search, self._stored, stored):
+        while not claim(self.study.storage, self.study.search, self._stored, stored):
             other = self.study.attributes.get(DRIVER) or {}
-            raise SearchError(
-                f"study {self.study.name!r} was taken over by process {other.get('pid')} on {other.get('host')} while "
-                "this one was not heard of; it goes on there"
-            )
+            if any(other.get(name) != self._stored[name] for name in ("host", "pid", "lock", "began")):
+                raise SearchError(
+                    f"study {self.study.name!r} was taken over by process {other.get('pid')} on {other.get('host')} "
+                    "while this one was not heard of; it goes on there"
+                )
+            self._stored = other  # our own, whose answer was lost
         self._stored = stored
 
 

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from recon.files import replace_file
-from search.study.storage import JOURNAL, FileWatch, file_of
+from search.study.address import JOURNAL, file_of
+from search.study.writing import FileWatch
 
 
 class Guard:

@@ -227,8 +227,9 @@ def _marked(errand: Errand) -> Iterator[str | None]:
         else:
             yield None
     finally:
-        with contextlib.suppress(OSError):
-            errand.file().unlink(missing_ok=True)
+        for own in Path(errand.folder).glob(f".look-{errand.token}*.part"):
+            with contextlib.suppress(OSError):
+                own.unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from recon.errors import InputError
@@ -18,6 +19,8 @@ from search.run.checkpoints import sweep_all
 from search.run.cluster import Resources, cluster
 from search.run.driver import Driver, driving
 from search.run.facts import DataFacts
+from search.run.hosts import complaint, look, remarks
+from search.run.hostwatch import HostWatch
 from search.run.jobs import FixedJob, launched
 from search.run.leaving import GRACE_SECONDS, Signals
 from search.run.ledger import Half, Ledger
@@ -129,8 +132,8 @@ def launch(
         InputError: space and data do not fit, the study was made with another space or other data, another driver runs
             it, or the cluster lacks the resources.
         SearchError: the storage was away for too long, Ray died, or the data broke.
-        KeyboardInterrupt: after Ctrl-C; ``search.errors.Terminated``, which is one, after SIGTERM. Whatever is raised,
-            the study is left so that the same call continues it.
+        KeyboardInterrupt: after Ctrl-C.
+        Terminated: after SIGTERM. Whatever is raised, the study is left so that the same call continues it.
     """
     space = space if isinstance(space, Space) else load_space(space)
     facts = data if isinstance(data, DataFacts) else DataFacts.of(Path(data))
@@ -242,12 +245,19 @@ def _search(
 
     where = "starting a Ray on this machine" if how.address is None else f"joining {how.address}"
     display.say(f"{display.title}: {where}")
-    with cluster(how.address, how.verbose), Signals(how.grace) as signals, Lifeline(last_words) as lifeline:
+    with cluster(how.address, how.verbose), Signals(how.grace) as signals:
+        find = partial(look, facts.path, facts.hash, study.folder.resolve(), code_version(), how.resources)
+        found = find()
+        lacking = complaint(found)
+        if lacking is not None:
+            raise InputError(lacking)
+        for remark in remarks(found):
+            display.say(remark)
         try:
-            with display:
+            with Lifeline(last_words) as lifeline, HostWatch(found, lambda nodes: find(only=nodes)) as hosts, display:
                 for record in study.searched():
                     display.remember(record)
-                watch = Watch(search, driver, display, how.resources, signals, lifeline, how.limits)
+                watch = Watch(search, driver, display, how.resources, signals, lifeline, hosts, how.limits)
                 run_tune(search, space, facts, watch, study, how.resources, how.trainer)
             if not search.over:
                 raise KeyboardInterrupt

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from recon.config import TrainConfig
 from search.run.checkpoints import epoch_of
 from search.run.outbox import TOKEN, End, Outbox
-from search.run.trial import EPOCH, ERROR, FAULT, NODE, OBJECTIVE, SLICES, TrialJob, metrics_of
+from search.run.trial import EPOCH, ERROR, FAULT, METRICS, NODE, OBJECTIVE, SLICES, TrialJob, reports_of
 from search.study.open import OpenStudy
 from search.study.record import EPOCH_ATTRIBUTE, SLICES_ATTRIBUTE, Kind, Record, Stage, record_of
 from search.study.storage import Fact
@@ -191,29 +191,31 @@ class Ledger:
         )
         return template, self.outbox.create(self._half(half)._study_id, template)
 
-    def epoch(self, live: Live, result: Mapping[str, Any]) -> None:
-        """Write an epoch's metrics and value once, and its metrics by slice if they were reported.
+    def reports(self, live: Live, result: Mapping[str, Any]) -> None:
+        """Write the epochs in a result: each one's metrics and value once, and its metrics by slice if there are any.
 
-        A result with an error, or with a value that is not finite, is kept as the error.
+        An error, or a value that is not finite, is kept as the error.
         """
-        value, epoch = float(result[OBJECTIVE]), int(result[EPOCH])
-        if ERROR in result:
-            live.error, live.fault = str(result[ERROR]), result.get(FAULT)
-        elif not math.isfinite(value):
-            live.error = f"{OBJECTIVE} is {value} after epoch {epoch}"
-        elif epoch not in live.epochs:
+        for report in reports_of(result):
+            value, epoch = float(report[OBJECTIVE]), int(report[EPOCH])
+            if epoch in live.epochs:
+                continue
             if result[NODE] != live.node:
                 live.node = result[NODE]
                 self._note(live, "node", live.node)
             # The order matters where a storage takes facts one by one: an epoch is there when its metrics are.
-            if SLICES in result:
-                self._note(live, f"{SLICES_ATTRIBUTE}{epoch}", result[SLICES])
-            self._note(live, f"{EPOCH_ATTRIBUTE}{epoch}", metrics_of(result))
+            if SLICES in report:
+                self._note(live, f"{SLICES_ATTRIBUTE}{epoch}", report[SLICES])
+            self._note(live, f"{EPOCH_ATTRIBUTE}{epoch}", report[METRICS])
             live.trial.intermediate_values[epoch] = value
             self.outbox.tell(Fact(live.trial._trial_id, "value", epoch, value))
             live.epochs.add(epoch)
             if epoch == live.epoch:
                 live.value = value
+        if ERROR in result:
+            live.error, live.fault = str(result[ERROR]), result.get(FAULT)
+        elif not math.isfinite(result[OBJECTIVE]):
+            live.error = f"{OBJECTIVE} is {result[OBJECTIVE]} after epoch {result[EPOCH]}"
 
     def checkpoint(self, live: Live, path: str) -> None:
         """Write the path of the newest checkpoint; its name says the epoch."""

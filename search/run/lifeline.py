@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Self
 
 from search.errors import SearchError
-from search.run.cluster import ray_dead
+from search.run.cluster import ray_alive
 
-ASK_SECONDS = 3.0
+ASK_SECONDS = 1.0
 ANSWER_SECONDS = 6.0
+"""How long Ray may be silent."""
 STUCK_SECONDS = 10.0
 """How long the driver may take from Ray's death to its own end; then the thread ends the process."""
 
@@ -46,7 +47,7 @@ class Lifeline:
 
     def ask(self) -> str | None:
         """Ask now; -> what is dead, in a sentence."""
-        self._dead = self._dead or _sentence(ray_dead(ANSWER_SECONDS))
+        self._dead = self._dead or _sentence(ray_alive(ANSWER_SECONDS))
         return self._dead
 
     def _run(self) -> None:

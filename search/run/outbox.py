@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.errors import SearchError
-from search.study.storage import Fact, cause, is_away, write
+from search.study.writing import Fact, cause, create, is_away, write
 
 PATIENCE_SECONDS = 600.0
 """How long a storage may be away before the search ends."""
@@ -203,8 +203,7 @@ class Outbox:
                 if trial.user_attrs.get(TOKEN) == token:
                     creation.made.set_result((trial._trial_id, trial.number))
                     return
-        trial_id = self._storage.create_new_trial(creation.study_id, template_trial=creation.template)
-        creation.made.set_result((trial_id, self._storage.get_trial_number_from_id(trial_id)))
+        creation.made.set_result(create(self._storage, creation.study_id, creation.template))
 
     def _end(self, end: End) -> None:
         try:

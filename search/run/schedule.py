@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from recon.evaluation.definitions import Quantity
-from search.run.trial import EPOCH, ERROR, LOST, OBJECTIVE, metrics_of
+from search.run.trial import EPOCH, ERROR, LOST, METRICS, OBJECTIVE, reports_of
 from search.study.record import Record, State
 
 
@@ -111,20 +111,45 @@ class SuccessiveHalving(FIFOScheduler):
             return str(TrialScheduler.STOP)
         if trial.config["stage"] == "search":
             passes = self.rungs.passes(trial.config["root"], epoch, value)
-            diverged = self.rungs.at(epoch) and worse_than_zero_filled(metrics_of(result))
+            diverged = self.rungs.at(epoch) and worse_than_zero_filled(_metrics(result, epoch))
             if diverged or not passes:
                 self._note_stop(trial.trial_id, diverged)
                 return str(TrialScheduler.STOP)
         return str(TrialScheduler.STOP if self._leaving() else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> None:
+        """A trial ended; those that ended before are forgotten."""
+        forget(tune_controller, but=trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Pass on why a trial failed (it may yet be retried)."""
         self._note_error(trial.trial_id, reason(trial), fault(trial))
 
 
+def _metrics(result: Mapping[str, Any], epoch: int) -> Mapping[str, float]:
+    """The metrics of an epoch in a result."""
+    found: Mapping[str, float] = next((one[METRICS] for one in reports_of(result) if one[EPOCH] == epoch), {})
+    return found
+
+
+def forget(controller: Any, but: Trial) -> None:
+    """Let Tune forget the trials that have ended. It would keep them all, and write them all to a file in the end."""
+    ended = [one for one in controller._trials if one is not but and one.is_finished()]
+    for trial in ended:
+        controller._trials.remove(trial)
+        controller._trial_metadata.pop(trial.trial_id, None)
+        for among in (
+            controller._stopped_trials,
+            controller._failed_trials,
+            controller._trials_to_cache,
+            controller._live_trials,
+        ):
+            among.discard(trial)
+
+
 def worse_than_zero_filled(metrics: Mapping[str, float]) -> bool:
     """Whether the mean SSIM over tasks is below that of the zero-filled images; False where that is not known."""
-    zero = [value for name, value in metrics.items() if name.startswith("zero_filled/")]
+    zero = [value for name, value in metrics.items() if Quantity.of_column(name) is Quantity.ZERO_FILLED]
     return bool(zero) and metrics[Quantity.SSIM] < sum(zero) / len(zero)
 
 

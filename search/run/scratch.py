@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST_BASE = 25
+LONGEST_BASE = 15
 """Characters of a path that may stand before a scratch folder's name: a socket's path holds 107, of which Ray takes
 most."""
 

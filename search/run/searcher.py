@@ -30,7 +30,7 @@ from search.run.needs import Needs
 from search.run.outbox import Outbox
 from search.run.sampling import Mirror, Parameters, PointSampler, make_sampler, parameters
 from search.run.schedule import roots
-from search.run.trial import CHECKPOINT, EPOCH, LOST, NOTE, OBJECTIVE, TrialJob
+from search.run.trial import CHECKPOINT, LOST, NOTE, OBJECTIVE, TrialJob
 from search.study.open import OpenStudy
 from search.study.record import EPOCH_ATTRIBUTE, Record, State, point_of
 from spaces.point import Point
@@ -204,15 +204,16 @@ class StudySearch(Searcher):
         if live is None:
             return
         now = time.monotonic()
-        if int(result[EPOCH]) not in live.epochs:
+        before = len(live.epochs)
+        self._ledger.reports(live, result)
+        if len(live.epochs) > before:
             live.gap = now - live.heard
             self.longest_gap = max(live.gap, self.longest_gap or 0.0)
         live.heard = now
-        self._ledger.epoch(live, result)
         if result.get(CHECKPOINT):
             self._ledger.checkpoint(live, result[CHECKPOINT])
         if NOTE in result:
-            self.say(f"{live.job.name}: {result[NOTE]}, so it begins anew")
+            self.say(f"{live.job.name}: {result[NOTE]}")
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended. If the scheduler stopped it, its last report comes only here."""

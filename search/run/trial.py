@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import json
 import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 OBJECTIVE = "objective"
 EPOCH = "epoch"
-METRICS_PREFIX = "metrics/"
+REPORTS = "reports"
+"""In a result, the reports since the last one, as JSON: for each number in a result Tune would keep statistics."""
+METRICS = "metrics"
 SLICES = "slices"
 CHECKPOINT = "checkpoint"
 NODE = "node"
@@ -41,6 +45,8 @@ NOTE = "note"
 ERROR = "error"
 FAULT = "fault"
 """What an error is to be blamed on, if it is not the trial: ``data`` or ``disk``."""
+GATHER_SECONDS = 0.5
+"""Epochs that follow each other faster are told in one result, with one checkpoint, but for those at rungs."""
 LOST = "the worker was lost"
 _THREAD_TIMEOUT = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
 
@@ -93,7 +99,7 @@ class TrialJob(Config):
     references: dict[str, dict[int, float]] = {}  # noqa: RUF012
     """By task and epoch, the STL's SSIM (a mean over seeds) with which the trial's SSIM is compared."""
     slices_at: tuple[int, ...] = ()
-    """Epochs whose metrics are kept slice by slice."""
+    """Epochs whose metrics are kept slice by slice: the rungs, and the last."""
     device: str = "cpu"
     threads: int = 1
 
@@ -151,12 +157,19 @@ def run_trial(config: Mapping[str, str]) -> None:
     found, damage = newest([*checkpoints(Path(job.folder)), *([Path(job.resume)] if job.resume else [])])
     reports = dict(found.reports) if found else {}
     reached = found.epoch if found else 0
-    known = set(job.recorded)
+    waiting: list[Report] = []
+    sent = time.monotonic()
 
-    def tell(report: Report) -> None:
-        nonlocal damage
-        note, damage = damage, None
-        tune.report({**report, NODE: node, **({NOTE: note} if note else {})})
+    def tell(**more: Any) -> None:
+        """Send the reports that wait to the driver, in one result."""
+        nonlocal damage, sent
+        if damage is not None:
+            more[NOTE], damage = f"{damage}, so it begins anew" if found is None else damage, None
+        last = waiting[-1] if waiting else {EPOCH: reached, OBJECTIVE: math.nan}
+        result = {EPOCH: last[EPOCH], OBJECTIVE: last[OBJECTIVE], NODE: node, REPORTS: json.dumps(waiting)}
+        waiting.clear()
+        tune.report({**result, **more})
+        sent = time.monotonic()
 
     def report(epoch: EpochReport) -> None:
         nonlocal reached
@@ -165,32 +178,36 @@ def run_trial(config: Mapping[str, str]) -> None:
             if not math.isfinite(metrics[name]):
                 raise TrainingError(f"{name} is {metrics[name]} after epoch {epoch.epoch}")
         reached = epoch.epoch
-        result: Report = {EPOCH: epoch.epoch, OBJECTIVE: float(metrics[job.metric])}
-        result |= {METRICS_PREFIX + name: float(value) for name, value in metrics.items()}
+        one: Report = {EPOCH: epoch.epoch, OBJECTIVE: float(metrics[job.metric])}
+        one[METRICS] = {name: float(value) for name, value in metrics.items()}
         slices = getattr(epoch, "slices", None)
         if slices is not None and epoch.epoch in job.slices_at:
-            result[SLICES] = packed(slices)
-        reports[epoch.epoch] = result
-        path = write(Path(job.folder), epoch.epoch, epoch.save, reports)
-        tell({**result, CHECKPOINT: str(path)})
+            one[SLICES] = packed(slices)
+        reports[epoch.epoch] = one
+        waiting.append(one)
+        # Epochs of milliseconds are told together: a result costs the driver more than such an epoch the trial.
+        if epoch.epoch in job.slices_at or time.monotonic() - sent >= GATHER_SECONDS:
+            tell(**{CHECKPOINT: str(write(Path(job.folder), epoch.epoch, epoch.save, reports))})
+
+    def fail(error: str, fault: str | None = None) -> None:
+        tell(**{ERROR: error, OBJECTIVE: math.nan}, **({FAULT: fault} if fault else {}))
 
     module, function = job.trainer.split(":")
     trainer: Trainer = getattr(importlib.import_module(module), function)
     init = Path(job.init) if job.init else None
+    resume = found.path if found else None
     try:
-        for epoch in sorted(set(reports) - known):
-            tell({**reports[epoch], CHECKPOINT: str(found.path) if found else ""})
-        resume = found.path if found else None
+        for epoch in sorted(set(reports) - set(job.recorded)):
+            waiting.append(reports[epoch])
+            if epoch in job.slices_at:
+                tell(**{CHECKPOINT: str(resume)})
         trainer(job.config, Path(job.data), init=init, resume=resume, device=job.device, report=report)
     except (TrainingError, InputError) as error:
-        result = {EPOCH: reached, OBJECTIVE: math.nan, ERROR: str(error)}
-        if isinstance(error, DataError):
-            result[FAULT] = "data"
-        tell(result)
+        fail(str(error), "data" if isinstance(error, DataError) else None)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        tell({EPOCH: reached, OBJECTIVE: math.nan, ERROR: f"{job.folder}: {error.strerror}", FAULT: "disk"})
+        fail(f"{job.folder}: {error.strerror}", "disk")
 
 
 def _load() -> None:
@@ -226,11 +243,10 @@ def compare(
     return result
 
 
-def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
-    """The epoch's metrics from a Tune result."""
-    return {
-        name.removeprefix(METRICS_PREFIX): value for name, value in result.items() if name.startswith(METRICS_PREFIX)
-    }
+def reports_of(result: Mapping[str, Any]) -> list[Report]:
+    """The reports in a Tune result, in order: each with ``epoch``, ``objective``, ``metrics``, perhaps ``slices``."""
+    found: list[Report] = json.loads(result.get(REPORTS, "[]"))
+    return found
 
 
 def reset_peak_memory() -> None:

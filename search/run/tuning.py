@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,18 +15,21 @@ from ray.tune.experiment import Trial
 from search.run.cluster import Resources, fit, places
 from search.run.driver import Driver
 from search.run.facts import DataFacts
+from search.run.hostwatch import HostWatch
 from search.run.leaving import Signals
 from search.run.lifeline import Lifeline
 from search.run.progress import Display
 from search.run.schedule import Rungs, SuccessiveHalving
 from search.run.scratch import scratch
 from search.run.searcher import TRIALS_FOLDER, Runtime, StudySearch
-from search.run.trial import EPOCH, ERROR, OBJECTIVE, Trainer, run_trial, trainer_path
+from search.run.trial import EPOCH, OBJECTIVE, Trainer, reports_of, run_trial, trainer_path
 from search.study.open import OpenStudy
 from spaces.space import Space
 
 LOOK_SECONDS = 1.0
 """How often a run looks at its surroundings."""
+COUNT_SECONDS = 10.0
+"""How often it counts the trials that the cluster has room for."""
 SLOWEST_FIRST = 900.0
 SILENT_EPOCHS = 10.0
 """Without a limit of its own, a trial is silent for too long after this many of the longest epochs that were seen, and
@@ -100,8 +103,8 @@ class Watch(tune.Callback):
         resources: without a limit, the number of parallel trials follows the cluster's size.
         signals: what ends the run.
         lifeline: says when Ray is dead.
+        hosts: says which hosts are lost or come.
         limits: how long trials may take.
-        looks: called every second; what they raise ends the run.
     """
 
     search: StudySearch
@@ -110,9 +113,10 @@ class Watch(tune.Callback):
     resources: Resources
     signals: Signals
     lifeline: Lifeline
-    limits: Limits = Limits()
-    looks: tuple[Callable[[], None], ...] = ()
+    hosts: HostWatch
+    limits: Limits = field(default_factory=Limits)
     _looked: float = field(default_factory=time.monotonic)
+    _counted: float = field(default_factory=time.monotonic)
     _running: dict[str, Trial] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,8 +138,9 @@ class Watch(tune.Callback):
         """Write a report that the scheduler stopped at, too."""
         self.search.on_trial_result(trial.trial_id, result)
         live = self.search.live.get(trial.trial_id)
-        if live is not None and ERROR not in result:
-            self.display.reported(live.job.config, result[EPOCH])
+        if live is not None:
+            for report in reports_of(result):
+                self.display.reported(live.job.config, report[EPOCH])
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial's worker failed, and it is tried again."""
@@ -172,11 +177,12 @@ class Watch(tune.Callback):
         self._looked = time.monotonic()
         self.lifeline.look()
         self._end_those_that_hang()
-        if self.resources.max_concurrent is None:
+        for sentence in self.hosts.said(Counter(live.node for live in search.live.values() if live.node is not None)):
+            self.display.say(sentence)
+        if self.resources.max_concurrent is None and time.monotonic() - self._counted > COUNT_SECONDS:
+            self._counted = time.monotonic()
             search.set_max_concurrency(max(1, places(self.resources)))
-        self.driver.beat(search.outbox, lambda: {"waiting": search.outbox.waiting})
-        for one in self.looks:
-            one()
+        self.driver.beat(search.outbox, lambda: {"waiting": search.outbox.waiting, "hosts": self.hosts.hosts})
 
     def _end_those_that_hang(self) -> None:
         now = time.monotonic()

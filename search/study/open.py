@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-import pandas as pd
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -23,11 +22,15 @@ from pydantic import ValidationError
 
 from recon.errors import InputError, sentence
 from recon.version import code_version
+from search.study.address import check_name, shown, sqlite_url, storage_url, study_folder
 from search.study.gains import counting
 from search.study.record import Objective, Record, State, record_of
-from search.study.storage import open_storage, shown, storage_url, study_folder
+from search.study.storage import open_storage
 from spaces.reading import stored_space
 from spaces.space import Space
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REFERENCES = "/references"
 FORMAT = 1
@@ -154,6 +157,7 @@ def open_study(name: str, storage: str | None = None, runs_dir: str | Path = "ru
     Raises:
         InputError: there is no such storage or no such study in it, or it has the format of another version.
     """
+    check_name(name)
     runs_dir = Path(runs_dir)
     url = storage_url(name, storage, runs_dir)
     opened = open_storage(url)
@@ -194,11 +198,13 @@ def studies(storage: str | None = None, runs_dir: str | Path = "runs") -> pd.Dat
     Raises:
         InputError: there is no such storage or folder.
     """
+    import pandas as pd  # a third of a second, which a launch need not wait for
+
     folder = Path(runs_dir)
     if storage is not None:
         urls = [storage]
     elif folder.is_dir():
-        urls = [f"sqlite:///{path.resolve()}" for path in sorted(folder.glob("*/study.db"))]
+        urls = [sqlite_url(path) for path in sorted(folder.glob("*/study.db"))]
     else:
         raise InputError(f"there is no folder {folder}; --runs-dir says where studies live")
     rows = []
@@ -240,12 +246,17 @@ def create_study(name: str, storage: str | None = None, runs_dir: Path = Path("r
     Raises:
         InputError: the storage cannot be opened, or a study of that name minimises, so it is none of ours.
     """
+    check_name(name)
     url = storage_url(name, storage, runs_dir)
     folder = study_folder(name, runs_dir)
     folder.mkdir(parents=True, exist_ok=True)
     opened = open_storage(url, create=True)
+    names = optuna.get_all_study_names(opened)
     for full in (name, name + REFERENCES):
-        study = optuna.create_study(study_name=full, storage=opened, direction="maximize", load_if_exists=True)
+        if full in names:
+            study = optuna.load_study(study_name=full, storage=opened)
+        else:
+            study = optuna.create_study(study_name=full, storage=opened, direction="maximize", load_if_exists=True)
         # Optuna loads a study of the other direction without a word.
         if study.directions != [StudyDirection.MAXIMIZE]:
             raise InputError(
@@ -255,10 +266,3 @@ def create_study(name: str, storage: str | None = None, runs_dir: Path = Path("r
     made = OpenStudy(name, opened, url, folder)
     check_format(made)
     return made
-
-
-def claim(storage: BaseStorage, study: optuna.Study, expected: Any, new: Any) -> bool:
-    if study.user_attrs.get("driver") != expected:
-        return False
-    study.set_user_attr("driver", new)
-    return True

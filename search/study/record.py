@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from recon.config import TrainConfig
@@ -21,6 +20,9 @@ from recon.errors import InputError
 from recon.evaluation.definitions import Quantity
 from search.study.slices import unpacked
 from spaces.point import Point
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"]
 Stage = Literal["search", "baseline", "confirm"]

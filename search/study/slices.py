@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recon.evaluation.measure import SliceMetrics
 
 COLUMNS = ("task", "slice_id", "ssim", "psnr", "nrmse")
@@ -34,5 +34,7 @@ def packed(slices: SliceMetrics) -> str:
 
 def unpacked(text: str) -> pd.DataFrame:
     """The table of a packed text: ``COLUMNS``, one row per slice, in the order of the validation."""
+    import pandas as pd
+
     parts = [pd.DataFrame(columns).assign(task=task) for task, columns in json.loads(text).items()]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]

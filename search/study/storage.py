@@ -1,78 +1,69 @@
 """Where studies are stored: any Optuna storage, by default an SQLite file in the study's folder.
 
-``search.study.record`` defines a study's records.
+``search.study.record`` defines a study's records, ``search.study.address`` what a storage's URL may be.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy.engine
 import sqlalchemy.event
 import sqlalchemy.exc
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.engine import URL
 
 from recon.errors import InputError
+from search.study.address import JOURNAL, file_of, parsed_url, secrets, shown_file
+from search.study.address import shown as shown
+from search.study.address import study_folder as study_folder
+from search.study.claim import claim as claim
+from search.study.journal import open_journal
 from search.study.writing import Fact as Fact
 from search.study.writing import FileWatch as FileWatch
 from search.study.writing import cause as cause
 from search.study.writing import is_away as is_away
 from search.study.writing import write as write
 
-JOURNAL = "journal://"
 NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph", "9p"}
 BUSY_SECONDS = 60.0
 """How long a reader or writer waits for another one's lock on an SQLite file."""
-
-
-def study_folder(name: str, runs_dir: Path) -> Path:
-    """``runs/NAME``, if the name can be a folder's name.
-
-    Raises InputError for any other name.
-    """
-    if not name or name != name.strip() or name.startswith(".") or any(c in name for c in "/\\:\0\n"):
-        raise InputError(f"--study {name!r} cannot name a folder: use letters, digits, '-', '_' and '.'")
-    return Path(runs_dir) / name
-
-
-def storage_url(name: str, storage: str | None, runs_dir: Path) -> str:
-    """The URL of a study's storage; without one, the SQLite file ``runs/NAME/study.db``."""
-    return storage or f"sqlite:///{(study_folder(name, runs_dir) / 'study.db').resolve()}"
+CONNECT_SECONDS = 10
+"""How long a connection to a server may take."""
+SILENT_SECONDS = 20
+"""A server that acknowledges nothing for so long is gone, as behind a cable that was pulled."""
 
 
 def open_storage(url: str, create: bool = False) -> BaseStorage:
     """Open a storage by URL.
 
     Args:
-        url: any Optuna URL, or ``journal://PATH``.
-        create: make a file that does not exist; without it, a missing file is an error.
+        url: any Optuna URL, or ``journal://PATH``, where PATH is a path and no part of a URL.
+        create: make a file that does not exist, and cut off a journal's torn last line; without it, a missing file is
+            an error, and no file is changed.
 
     Raises:
         InputError: it cannot be opened.
     """
     if url.startswith(JOURNAL):
         path = Path(url.removeprefix(JOURNAL))
-        _check_file(path, create)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except sqlalchemy.exc.ArgumentError:
-        raise InputError(
-            f"--storage {url!r} is not a URL; give one like sqlite:///study.db, postgresql://user@host/db or journal://file"
-        ) from None
+        _check_file(url, path, create)
+        return open_journal(path, create)
+    parsed = parsed_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return _database(url, {"pool_pre_ping": True})
+        return _database(parsed)
     if parsed.database in (None, "", ":memory:"):
-        raise InputError(f"--storage {url!r} names no file, so nothing would be kept; give one like sqlite:///study.db")
+        raise InputError(
+            f"--storage {shown(url)} names no file, so nothing would be kept; give one like sqlite:///study.db"
+        )
     path = Path(str(parsed.database))
-    _check_file(path, create)
-    storage = _database(url, {"connect_args": {"timeout": BUSY_SECONDS}})
+    _check_file(url, path, create)
+    storage = _database(parsed)
     if create and filesystem(path) not in NETWORK_FILESYSTEMS:
         # Write-ahead logging lets readers read while the search writes; the mode stays with the file. It needs memory
         # that all who have the file open share; on a network's file system readers and the search take turns instead.
@@ -85,6 +76,36 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
     return storage
 
 
+def watch_file(url: str) -> FileWatch | None:
+    """A watch of the storage's file; None for a database on a server.
+
+    Raises OSError where the file is missing.
+    """
+    path = file_of(url)
+    return None if path is None else FileWatch(path)
+
+
+def connect_options(url: URL) -> dict[str, Any]:
+    """Options of the driver with which a server that is gone is noticed, and a lock on a file is waited for; those that
+    the URL gives are left to it."""
+    driver, backend = url.get_driver_name(), url.get_backend_name()
+    options: dict[str, Any] = {}
+    if backend == "sqlite":
+        options = {"timeout": BUSY_SECONDS}
+    elif driver in ("psycopg", "psycopg2"):
+        options = {
+            "connect_timeout": CONNECT_SECONDS,
+            "keepalives": 1,
+            "keepalives_idle": SILENT_SECONDS // 2,
+            "keepalives_interval": SILENT_SECONDS // 4,
+            "keepalives_count": 2,
+            "tcp_user_timeout": 1000 * SILENT_SECONDS,
+        }
+    elif backend in ("mysql", "mariadb") and driver in ("pymysql", "mysqldb", "mysqlconnector"):
+        options = {"connection_timeout" if driver == "mysqlconnector" else "connect_timeout": CONNECT_SECONDS}
+    return {name: value for name, value in options.items() if name not in url.query}
+
+
 def _wait_for_the_disk_at_checkpoints_only(connection: Any, record: object) -> None:
     connection.execute("PRAGMA synchronous=NORMAL")
 
@@ -95,39 +116,42 @@ def filesystem(path: Path, mounts: Path = Path("/proc/self/mounts")) -> str | No
         return None
     target = Path(path).resolve()
     found: dict[Path, str] = {}
-    for line in mounts.read_text().splitlines():
+    for line in mounts.read_text(errors="surrogateescape").splitlines():
         _, where, kind, *_ = line.split()
-        found[Path(where.encode().decode("unicode_escape"))] = kind  # a space is written as an octal escape
+        # A space is written as an octal escape.
+        found[Path(re.sub(r"\\([0-7]{3})", lambda escape: chr(int(escape[1], 8)), where))] = kind
     for parent in (target, *target.parents):
         if parent in found:
             return found[parent]
     return None
 
 
-def _check_file(path: Path, create: bool) -> None:
+def _check_file(url: str, path: Path, create: bool) -> None:
     if create:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
-        raise InputError(f"there is no study file {path}; --runs-dir or --storage says where studies are")
+        raise InputError(
+            f"there is no study file {shown_file(url, path)}; --runs-dir or --storage says where studies are"
+        )
 
 
-def _database(url: str, engine: dict[str, Any]) -> RDBStorage:
+def _database(url: URL) -> RDBStorage:
+    text = url.render_as_string(hide_password=False)
     try:
-        return RDBStorage(url, engine_kwargs=engine)
+        engine = {"connect_args": connect_options(url), "pool_pre_ping": url.get_backend_name() != "sqlite"}
+        # Optuna fills in what stands in braces, as in a template.
+        return RDBStorage(text.replace("{", "{{").replace("}", "}}"), engine_kwargs=engine)
+    # The exception that is raised instead has no cause: a traceback would print the driver's words, which may repeat
+    # the password.
     except ImportError as error:
         raise InputError(
-            f"--storage {shown(url)} needs a database driver that is not installed: {error.__cause__}"
-        ) from error
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"--storage {shown(url)} cannot be opened: {first}") from error
-
-
-def shown(url: str) -> str:
-    """The URL as it may be printed: without its password."""
-    if url.startswith(JOURNAL):
-        return url
-    return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+            f"--storage {shown(text)} needs a database driver that is not installed: {error.__cause__ or error}"
+        ) from None
+    except (
+        *(sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, sqlite3.Error),
+        *(RuntimeError, OSError, ValueError, TypeError, LookupError),
+    ) as error:
+        raise InputError(f"--storage {shown(text)} cannot be opened: {cause(error, secrets(url))}") from None
 
 
 @contextlib.contextmanager
@@ -139,10 +163,3 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def file_of(url: str) -> Path | None:
-    if url.startswith(JOURNAL):
-        return Path(url.removeprefix(JOURNAL))
-    parsed = sqlalchemy.engine.make_url(url)
-    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None

@@ -14,7 +14,7 @@ from recon.data.loading import Loader
 from recon.data.prepared import PreparedData, Slice
 from recon.errors import InputError
 from recon.evaluation.compare import evaluate, measure_slice, reconstruct
-from recon.evaluation.measure import measure, validate
+from recon.evaluation.measure import measure, validate, validate_zero_filled
 from recon.evaluation.methods import l1_wavelet, network_method, noise_free_truth, tune_l1_wavelet, zero_filled
 from recon.physics.masks import Mask, fixed, given
 from recon.physics.operators import centre_crop
@@ -274,6 +274,16 @@ def test_a_validation_measures_every_slice_and_means_over_slices_whatever_the_ba
             assert slices[task][name] == pytest.approx(expected, rel=1e-4)
             assert found[f"{name}/{task}"] == pytest.approx(np.mean(expected), rel=1e-4)
     assert found["ssim"] == pytest.approx((found["ssim/PDw"] + found["ssim/PDw-FS"]) / 2)
+
+
+@pytest.mark.parametrize("masks", [MASKS, SAMPLE_MASKS])
+def test_a_validation_measures_the_zero_filled_images_as_the_final_test_does(data, masks):
+    config = small(batch_size=3, masks=masks.model_dump())
+    found = validate_zero_filled(Loader(data, config).validation_batches())
+    assert list(found) == [f"zero_filled/{task}" for task in TASKS]
+    for task in TASKS:
+        each = [measure_slice(data.read(one), zero_filled, masks.val) for one in data.subset(task, split="val")]
+        assert found[f"zero_filled/{task}"] == pytest.approx(np.mean([one["ssim"] for one in each]), rel=1e-4)
 
 
 def test_a_split_is_measured_slice_by_slice_with_every_method_and_definition(data):

@@ -17,12 +17,13 @@ from recon.data.prepare import prepare
 from recon.data.prepared import PreparedData
 from recon.device import choose_device
 from recon.errors import InputError
-from recon.evaluation.measure import validate
+from recon.evaluation.measure import validate, validate_zero_filled
 from recon.network.unrolled import UnrolledNetwork
 from recon.physics.masks import fixed
+from recon.training import loop
 from recon.training.checkpoint import STATE, load_checkpoint, load_network, save_checkpoint, start_from
 from recon.training.loop import TrainingError, complex_l1, seeded, train
-from tests.recon.networks import MASKS, SAMPLE_MASKS, Bomb, a_batch, output, random_network, small
+from tests.recon.networks import MASKS, SAMPLE_MASKS, a_batch, output, random_network, small
 from tests.recon.soft_sense import soft_slice
 
 
@@ -308,50 +309,30 @@ def test_an_epochs_report_names_every_metric(prepared):
     assert dataclasses.is_dataclass(reports[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("checkpoint.pt", None, r"holds no checkpoint: checkpoint\.pt is missing$"),
-        ("config.json", None, r"holds no checkpoint: config\.json is missing$"),
-        ("checkpoint.pt", b"words", r"checkpoint\.pt is damaged or no checkpoint of ours$"),
-        ("checkpoint.pt", b"", r"checkpoint\.pt is damaged or no checkpoint of ours$"),
-        ("config.json", b"{", r"config\.json is not JSON: "),
-        ("config.json", b'{"tasks": []}', r"not the configuration of a training: tasks: "),
-        (
-            "config.json",
-            small().model_dump_json().replace("IYV", "IY").encode(),
-            r"checkpoint\.pt does not fit its",
-        ),
-    ],
-)
-def test_a_damaged_checkpoint_is_refused_in_a_sentence(prepared, tmp_path, once, name, content, sentence):
-    shutil.copytree(once, tmp_path / "c")
-    (tmp_path / "c" / name).unlink()
-    if content is not None:
-        (tmp_path / "c" / name).write_bytes(content)
-    with pytest.raises(InputError, match=sentence) as caught:
-        load_network(tmp_path / "c")
-    assert "\n" not in str(caught.value)
+def test_the_zero_filled_images_are_measured_once_and_every_report_has_their_ssim(prepared, monkeypatch):
+    """Once per process for each task, whatever is trained: a mask or a size of batch of its own is measured anew."""
+    data, reports, measured = PreparedData(prepared), [], []
 
+    def count(batches):
+        found = validate_zero_filled(batches)
+        measured.append(list(found))
+        return found
 
-@pytest.fixture(scope="module")
-def once(prepared, tmp_path_factory):
-    """The checkpoint of a training of one epoch."""
-    folder = tmp_path_factory.mktemp("once") / "c"
-    train(small(epochs=1), PreparedData(prepared), report=lambda report: report.save(folder))
-    return folder
-
-
-def test_nothing_in_a_checkpoint_is_unpickled(once, tmp_path):
-    shutil.copytree(once, tmp_path / "c")
-    state, _ = load_checkpoint(once)
-    torch.save({**state, "epoch": Bomb(tmp_path / "exploded")}, tmp_path / "c" / "checkpoint.pt")
-    with pytest.raises(InputError, match="damaged or no checkpoint of ours"):
-        load_checkpoint(tmp_path / "c")
-    torch.save({"network": {}}, tmp_path / "c" / "checkpoint.pt")
-    with pytest.raises(InputError, match="is no checkpoint of ours: it lacks epoch, "):
-        load_checkpoint(tmp_path / "c")
-    assert not (tmp_path / "exploded").exists()
+    monkeypatch.setattr(loop, "_zero_filled", {})
+    monkeypatch.setattr(loop, "validate_zero_filled", count)
+    single = small(tasks=("PDw",), slices={"PDw": 3}, epochs=2)
+    train(single, data, report=reports.append)
+    train(small(epochs=1, seed=1), data, report=reports.append)
+    train(small(epochs=1, network={"layout": "V2", "channels": 2, "pools": 1}), data, report=reports.append)
+    assert measured == [["zero_filled/PDw"], ["zero_filled/PDw-FS"]]
+    assert all("zero_filled/PDw-FS" in report.metrics for report in reports[2:])
+    assert len({report.metrics["zero_filled/PDw"] for report in reports}) == 1
+    assert 0 < reports[0].metrics["zero_filled/PDw"] < 1
+    train(small(epochs=1, batch_size=2), data, report=reports.append)
+    other = {**MASKS.model_dump(), "val": {**MASKS.val.model_dump(), "accelerations": (2.0,)}}
+    train(small(epochs=1, masks=other), data, report=reports.append)
+    assert len(measured) == 4
+    assert reports[-1].metrics["zero_filled/PDw"] != reports[0].metrics["zero_filled/PDw"]
 
 
 def test_a_device_that_is_not_here_is_named():
@@ -400,24 +381,6 @@ def test_clipping_bounds_the_gradient_that_a_step_takes(prepared):
 
     assert moved(1e-13) < 1e-3 * moved(None)
     assert moved(1e9) == moved(None)
-
-
-def test_a_training_into_a_folder_goes_on_from_there(prepared, tmp_path):
-    """As the command line trains: checkpoint after each report, and the same weights however often it was cut off."""
-    config, data = small(epochs=3), PreparedData(prepared)
-    whole = train(config, data)
-
-    class Cut(Exception):
-        pass
-
-    def cut(report):
-        raise Cut
-
-    for _ in range(config.epochs):
-        with pytest.raises(Cut):
-            train(config, data, out=tmp_path, report=cut)
-    assert load_checkpoint(tmp_path / "checkpoint")[0]["epoch"] == config.epochs
-    assert_same_weights(whole, train(config, data, out=tmp_path, report=cut))
 
 
 def test_a_training_says_its_plan_and_counts_its_steps(prepared, tmp_path):

@@ -1,5 +1,6 @@
 """Rungs: the same decisions as Ray's ASHA, and none forgotten in a restart."""
 
+import json
 import math
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -156,8 +157,8 @@ def test_a_lost_worker_and_an_error_of_the_system_are_the_machines_and_not_the_t
 
 
 def judged(epoch: int, ssim: float, zero_filled: float) -> dict:
-    tasks = {"metrics/zero_filled/PDw": zero_filled + 0.1, "metrics/zero_filled/PDw-FS": zero_filled - 0.1}
-    return result(epoch, ssim, **tasks, **{"metrics/ssim": ssim})
+    metrics = {"ssim": ssim, "zero_filled/PDw": zero_filled + 0.1, "zero_filled/PDw-FS": zero_filled - 0.1}
+    return result(epoch, ssim, reports=json.dumps([{"epoch": epoch, "objective": ssim, "metrics": metrics}]))
 
 
 def test_a_network_that_is_worse_than_the_zero_filled_images_at_a_rung_is_stopped_as_diverged():

@@ -19,7 +19,7 @@ from search.run.launch import HALVES
 from search.run.ledger import Ledger
 from search.run.outbox import Outbox
 from search.run.searcher import FAILURES_IN_A_ROW, Runtime, StudySearch
-from search.run.trial import TrialJob, compare, metrics_of
+from search.run.trial import TrialJob, compare
 from search.study.open import OpenStudy, create_study, open_study
 from search.study.record import State
 from search.study.slices import packed
@@ -80,8 +80,11 @@ class Tune:
 
     def report(self, trial_id: str, epoch: int, value: float = 0.5, last: bool = False, **more: Any) -> None:
         job = self.search.live[trial_id].job
-        ssim = {f"metrics/ssim/{task}": value for task in job.config.tasks}
-        result = {"epoch": epoch, "objective": value, "node": "here", "metrics/ssim": value, **ssim, **more}
+        ssim = {f"ssim/{task}": value for task in job.config.tasks}
+        slices = {name: more.pop(name) for name in ("slices",) if name in more}
+        report = {"epoch": epoch, "objective": value, "metrics": {"ssim": value, **ssim}, **slices}
+        reports = json.dumps([report] if math.isfinite(value) else [])
+        result = {"epoch": epoch, "objective": value, "node": "here", "reports": reports, **more}
         if last:
             self.search.on_trial_complete(trial_id, result)
         else:
@@ -582,7 +585,3 @@ def test_a_reader_sees_a_running_trial(tmp_path):
     tune.outbox.drain(10)
     (record,) = open_study("s", None, tmp_path).searched()
     assert (record.state, record.epochs, record.value, record.node) == (State.RUNNING, 1, None, "here")
-
-
-def test_metrics_are_what_the_trial_prefixed():
-    assert metrics_of({"metrics/ssim/PDw": 0.5, "epoch": 1, "metrics/loss": 2.0}) == {"ssim/PDw": 0.5, "loss": 2.0}
