@@ -11,19 +11,20 @@ import platform
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from search.results.text import plain_table
 from search.run.driver import BEAT_LOST_SECONDS
 from search.run.outlook import clock, describe, epochs_left, what
 from search.study.open import OpenStudy
-from search.study.record import EPOCH_ATTRIBUTE, Record, State, record_of
+from search.study.outline import Outline, outlines
+from search.study.record import Record, State, record_of
 
 LAST = 5
 """Number of ended trials that are shown."""
@@ -119,22 +120,19 @@ def status(study: OpenStudy, last: int = LAST) -> Status:
         InputError: the study is half made, or another version of Splitpoint made it.
     """
     space = study.space
-    # Each read once: while a search writes, two readings differ.
-    searched = [one for one in study.search.get_trials(deepcopy=False) if "config" in one.user_attrs]
-    references = [one for one in study.references.get_trials(deepcopy=False) if "config" in one.user_attrs]
+    searched, references = (outlines(study.storage, half) for half in (study.search, study.references))
     claim = study.attributes.get("driver")
     driver = _driver(claim)
     told = claim if claim and driver else {}
-    states = Counter(one.state for one in searched if "closed" not in one.user_attrs)
+    states = Counter(one.state for one in searched if one.closed is None)
     ended = [one for one in searched if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    milestones = space.fidelity.milestones
-    open_trials = [one for one in (*searched, *references) if one.state is TrialState.RUNNING]
-    records = [record_of(one) for one in open_trials]
-    running = tuple(_running(record, milestones) for record in records)
+    going_on = [one for one in (*searched, *references) if one.state is TrialState.RUNNING]
+    records = [_record(study, one) for one in going_on]
+    running = tuple(_running(record, space.fidelity.milestones) for record in records)
     epochs = epochs_left(
         int(told.get("budget", space.trials)),
         len(ended),
-        sum(_epochs(one) for one in ended),
+        sum(one.epochs for one in ended),
         space.fidelity.epochs,
         sum(record.stage == "search" for record in records),
         (one.epochs - one.epoch for one in running),
@@ -147,14 +145,19 @@ def status(study: OpenStudy, last: int = LAST) -> Status:
         finished=states[TrialState.COMPLETE],
         stopped=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
-        interrupted=len(_waiting(searched)) + len(_waiting(references)),
+        interrupted=_waiting(searched) + _waiting(references),
         references=sum(one.state is TrialState.COMPLETE for one in references),
-        references_failed=sum(one.state is TrialState.FAIL and "closed" not in one.user_attrs for one in references),
+        references_failed=sum(one.state is TrialState.FAIL and one.closed is None for one in references),
         references_wanted=told.get("references"),
         running=running,
-        ended=tuple(_last([*searched, *references], last)),
+        ended=tuple(_last(study, searched, references, last)),
         seconds_left=_seconds(epochs, running) if driver else None,
     )
+
+
+def _record(study: OpenStudy, outline: Outline) -> Record:
+    with study._readable():
+        return record_of(study.storage.get_trial(outline.trial_id))
 
 
 def _driver(claim: Mapping[str, Any] | None) -> DriverStatus | None:
@@ -182,17 +185,10 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _epochs(trial: FrozenTrial) -> int:
-    """The last epoch that a trial recorded."""
-    return max(
-        (int(name[len(EPOCH_ATTRIBUTE) :]) for name in trial.user_attrs if name.startswith(EPOCH_ATTRIBUTE)), default=0
-    )
-
-
-def _waiting(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The interrupted trials that no other has continued."""
-    continued = {one.user_attrs.get("continues") for one in trials}
-    return [one for one in trials if "closed" in one.user_attrs and one.number not in continued]
+def _waiting(trials: Sequence[Outline]) -> int:
+    """Number of interrupted trials that no other has continued."""
+    continued = {one.continues for one in trials}
+    return sum(one.closed is not None and one.number not in continued for one in trials)
 
 
 def _running(record: Record, milestones: Sequence[int]) -> RunningTrial:
@@ -221,20 +217,17 @@ def _seconds(epochs: float, running: Sequence[RunningTrial]) -> float | None:
     return epochs * statistics.fmean(known) / len(running) if known else None
 
 
-def _last(trials: Sequence[FrozenTrial], count: int) -> list[EndedTrial]:
-    done = [one for one in trials if one.state.is_finished()]
-    done.sort(key=lambda one: one.datetime_complete or datetime.min, reverse=True)
-    heirs = {
-        (one.user_attrs["stage"] == "search", one.user_attrs["continues"]): one.number
-        for one in trials
-        if "continues" in one.user_attrs
-    }
-    found = []
-    for record in map(record_of, done[:count]):
-        heir = heirs.get((record.stage == "search", record.number))
+def _last(
+    study: OpenStudy, searched: Sequence[Outline], references: Sequence[Outline], count: int
+) -> Iterator[EndedTrial]:
+    """The trials that ended last, newest first."""
+    done = [(one, half) for half in (searched, references) for one in half if one.state.is_finished()]
+    done.sort(key=lambda one: (one[0].ended or datetime.min, one[0].number), reverse=True)
+    for outline, half in done[:count]:
+        record = _record(study, outline)
+        heir = next((one.number for one in half if one.continues == outline.number), None)
         description = describe(record).removeprefix(f"trial {record.name} ")
-        found.append(EndedTrial(record.name, description, _how(record, heir), _moment(record.ended)))
-    return found
+        yield EndedTrial(record.name, description, _how(record, heir), _moment(record.ended))
 
 
 def _how(record: Record, heir: int | None) -> str:

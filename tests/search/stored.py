@@ -24,10 +24,10 @@ SIZE = 1000
 class Stored:
     """A study that a test fills."""
 
-    def __init__(self, folder: Path, name: str = "one", **changes: Any) -> None:
+    def __init__(self, folder: Path, name: str = "one", storage: str | None = None, **changes: Any) -> None:
         known = facts(folder / "data")
         self.space: Space = space(**changes).on(known.slices, str(known.path))
-        self.study: OpenStudy = create_study(name, None, folder / "runs")
+        self.study: OpenStudy = create_study(name, storage, folder / "runs")
         self.slices = known.slices
         agree(self.study, self.space, known)
 

@@ -8,6 +8,7 @@ import time
 import pytest
 from optuna.trial import TrialState
 
+from recon.errors import InputError
 from search.results.status import sentences, status, text
 from search.study.open import open_study
 from tests.search.stored import Stored
@@ -132,6 +133,14 @@ def test_the_text_shows_whole_numbers_whole_and_what_is_not_known_as_a_dash(made
     assert far[-7:] == ["3/6", "2", "4", "0.8000", "2.0", "3", "25%"]
     assert fresh[:4] == ["5", "I4", "naive", "12"]
     assert fresh[-4:] == ["–", "–", "–", "–"]
+
+
+def test_a_trial_of_another_version_is_one_sentence(made):
+    made.searched("I2V2", RUNNING, 1)
+    (trial,) = made.study.search.get_trials()
+    made.study.storage.set_trial_user_attr(trial._trial_id, "config", trial.user_attrs["config"] | {"later": 1})
+    with pytest.raises(InputError, match=r"was written by another version of Splitpoint"):
+        status(made.study)
 
 
 def test_the_command_reads_a_study_that_another_process_writes(made, splitpoint, plain_environment, tmp_path):
