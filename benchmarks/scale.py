@@ -57,6 +57,7 @@ class Search:
             "tasks": ["a", "b"],
             "unroll": {"blocks": 12},
             "layouts": {"kind": "free"},
+            "start": {"init": "random"},
             "fidelity": {"epochs": self.epochs, "rungs": rungs, "reduction": 2},
             "baselines": {"kinds": []},
             "sampler": {"kind": self.sampler},
@@ -276,9 +277,9 @@ def actor(trainings: int) -> dict[str, Any]:
         space = Space.model_validate(
             {
                 "tasks": ["PDw", "PDw-FS"],
-                "unroll": {"blocks": 4},
-                "unet": {"channels": 4, "pools": 2},
+                "unroll": {"blocks": 4, "channels": 4, "pools": 1},
                 "layouts": {"kind": "free"},
+                "start": {"init": "random"},
                 "fidelity": {"epochs": 2, "rungs": []},
                 "baselines": {"kinds": []},
                 "sampler": {"kind": "random"},
