@@ -98,10 +98,10 @@ def drive(folder: Path, search: Search) -> None:
 
 def measure(search: Search, checkout: Path) -> dict[str, Any]:
     """Run the search with the code of a checkout, and say what it took."""
-    with tempfile.TemporaryDirectory(prefix="scale-") as place:
-        folder, temporary = Path(place) / "data", Path(place) / "t"
+    # Ray's sockets are in temporary folders, and their paths must be short.
+    with tempfile.TemporaryDirectory(prefix="scale-") as place, tempfile.TemporaryDirectory(prefix="s") as short:
+        folder, temporary = Path(place) / "data", Path(short)
         folder.mkdir()
-        temporary.mkdir()
         Settings(search.checkpoint_bytes, learns=True, each_epoch=False).write(folder)
         asked = ["--drive", str(folder), *_options(search)]
         # The benchmark is this checkout's, the search is the other's: -P keeps the working directory off the path.
@@ -120,7 +120,9 @@ def measure(search: Search, checkout: Path) -> dict[str, Any]:
             raise SystemExit(f"the driver ended with {driver.returncode}:\n{log.read_text()[-3000:]}")
         found = _timed(read_log(folder), looks)
         found |= _left(folder / "runs" / STUDY, found["trials"])
-        found |= {"temporary_files": most[0], "temporary_kb_a_trial": round(most[1] / 1e3 / found["trials"], 2)}
+        # None: TMPDIR is so long that Ray's sockets, and all that lies beside them, are elsewhere.
+        found["temporary_files"] = most[0] or None
+        found["temporary_kb_a_trial"] = round(most[1] / 1e3 / found["trials"], 2) or None
         found["temporary_files_left"] = _size(temporary)[0]
         found |= _leaderboard(folder / "runs", environment)
     return {"sampler": search.sampler, "epochs": search.epochs, **found}

@@ -17,6 +17,7 @@ def run(*options: str) -> dict:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_search_that_is_timed_runs_every_trial_and_stops_some_at_rungs():
     found = run("--trials", "8", "--epochs", "4")
     assert found["trials"] == 8
