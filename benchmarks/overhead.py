@@ -13,89 +13,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recon.config import TrainConfig
-
-LOG = "log.jsonl"
-CHECKPOINT_BYTES = 1_000_000
-"""About what the quickstart's network has."""
-SLICES = 24
-"""Validation slices of a task, as the quickstart has."""
-_started = False
-
-
-@dataclass
-class Epoch:
-    """Stands for the trainer's report."""
-
-    epoch: int
-    metrics: dict[str, float]
-    slices: dict[str, dict[str, list[float]]]
-
-    def save(self, directory: Path) -> None:
-        """Write a checkpoint of so many bytes."""
-        directory.mkdir(parents=True)
-        (directory / "checkpoint.pt").write_bytes(bytes(CHECKPOINT_BYTES))
-
-
-def ready() -> None:
-    """What a worker does before its first step."""
-    import torch
-
-    from recon.network.unrolled import UnrolledNetwork
-    from recon.training.loop import make_schedule
-    from recon.training.optimiser import make_optimiser
-    from recon.training.weighting import make_weighting
-
-    config = TrainConfig.model_validate(
-        {"tasks": ("a", "b"), "network": {"layout": "IV", "channels": 2, "pools": 1}, "clip_norm": 1}
-    )
-    network = UnrolledNetwork(config.network, config.tasks)
-    optimiser = make_optimiser(config, network, make_weighting(config.weighting, config.tasks, {"a": 1, "b": 1}))
-    schedule = make_schedule(config, optimiser, 2)
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    torch.nn.utils.clip_grad_norm_(list(network.parameters()), 1.0)
-    optimiser.step()
-    schedule.step()
-
-
-def train(
-    config: TrainConfig,
-    data: Path,
-    *,
-    init: Path | None,
-    resume: Path | None,
-    device: str,
-    report: Callable[[Epoch], None],
-) -> None:
-    """Report every epoch at once, and log when and at what CPU time."""
-    global _started
-    if not _started:
-        ready()
-        _started = True
-        _note(data, "ready")
-    _note(data, "begin")
-    for epoch in range(1, config.epochs + 1):
-        _note(data, "epoch")
-        metrics = {f"{name}/{task}": 0.5 for task in config.tasks for name in ("ssim", "psnr", "nrmse", "loss")}
-        metrics |= {"ssim": 0.5, "loss": 0.1, "seconds": 1.0, "gpu_seconds": 0.0, "parameters": 1e5}
-        slices = {task: {name: [0.5] * SLICES for name in ("ssim", "psnr", "nrmse")} for task in config.tasks}
-        report(Epoch(epoch, {**metrics, "peak_memory_bytes": 1e8}, slices))
-
-
-def _note(data: Path, what: str) -> None:
-    line = {"what": what, "pid": os.getpid(), "wall": time.time(), "cpu": time.process_time()}
-    with (data / LOG).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+from benchmarks.pretend import read_log, train
 
 
 def measure(trials: int, epochs: int) -> dict[str, Any]:
@@ -124,7 +48,7 @@ def measure(trials: int, epochs: int) -> dict[str, Any]:
         driver = time.process_time() - cpu
         if outcome.complaint is not None:
             raise SystemExit(f"the search that was timed did not end: {outcome.complaint}")
-        lines = [json.loads(line) for line in (data / LOG).read_text().splitlines()]
+        lines = read_log(data)
     begins = [line["wall"] for line in lines if line["what"] == "begin"]
     starts = [line for line in lines if line["what"] == "ready"]
     busy = sum(_span([line for line in lines if line["pid"] == start["pid"]]) for start in starts)
@@ -161,6 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from benchmarks.overhead import main as run  # the trainer's module is benchmarks.overhead, also here
-
-    run()
+    main()
