@@ -156,7 +156,7 @@ def status(study: OpenStudy, last: int = LAST) -> Status:
 
 
 def _record(study: OpenStudy, outline: Outline) -> Record:
-    with study._readable():
+    with study.readable():
         return record_of(study.storage.get_trial(outline.trial_id))
 
 

@@ -52,16 +52,7 @@ class Launch:
         environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": (folder / "tmp").read_text()}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "search.cli",
-                    "launch",
-                    folder / "space.yaml",
-                    *map(str, options),
-                    "--grace",
-                    "1",
-                ],
+                [*map(str, command)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | environment,
