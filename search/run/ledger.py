@@ -58,6 +58,8 @@ class Live:
     """Seconds from the report before the last one to the last."""
     epochs: set[int] = field(default_factory=set)
     """Epochs that the study has."""
+    outlived: set[Path] = field(default_factory=set)
+    """Folders of interrupted trials that are not needed any more when this one has a checkpoint of its own."""
 
     @property
     def key(self) -> str:

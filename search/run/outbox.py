@@ -43,6 +43,11 @@ class End:
 
 
 @dataclass(frozen=True)
+class _Then:
+    act: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class _Creation:
     study_id: int
     template: FrozenTrial
@@ -70,7 +75,7 @@ class Outbox:
         patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._storage, self._where, self._say, self._look, self._patience = storage, where, say, look, patience
-        self._waiting: deque[Fact | End | _Creation] = deque()
+        self._waiting: deque[Fact | End | _Creation | _Then] = deque()
         self._beat: Callable[[], None] | None = None
         self._changed = threading.Condition()
         self._closing = self._hurried = False
@@ -89,6 +94,12 @@ class Outbox:
         """Write facts, in this order, after those that wait."""
         with self._changed:
             self._waiting.extend(facts)
+            self._changed.notify_all()
+
+    def then(self, act: Callable[[], None]) -> None:
+        """Do something when all that was told before is written."""
+        with self._changed:
+            self._waiting.append(_Then(act))
             self._changed.notify_all()
 
     def create(self, study_id: int, template: FrozenTrial) -> Future[tuple[int, int]]:
@@ -174,21 +185,23 @@ class Outbox:
                 self._changed.notify_all()
             self._came_back()
 
-    def _next(self) -> list[Fact | End | _Creation]:
+    def _next(self) -> list[Fact | End | _Creation | _Then]:
         """What is written in one step: facts that follow each other, or one creation or end."""
-        batch: list[Fact | End | _Creation] = []
+        batch: list[Fact | End | _Creation | _Then] = []
         for one in self._waiting:
             if not isinstance(one, Fact):
                 return batch or [one]
             batch.append(one)
         return batch
 
-    def _write(self, batch: Sequence[Fact | End | _Creation]) -> None:
+    def _write(self, batch: Sequence[Fact | End | _Creation | _Then]) -> None:
         (first, *_) = batch
         if isinstance(first, _Creation):
             self._create(first)
         elif isinstance(first, End):
             self._end(first)
+        elif isinstance(first, _Then):
+            first.act()
         else:
             try:
                 write(self._storage, [one for one in batch if isinstance(one, Fact)])

@@ -9,31 +9,30 @@ there is nothing else to save.
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from recon.evaluation.definitions import Quantity
 from search.errors import SearchError
+from search.run.agenda import Agenda, Work
 from search.run.checkpoints import Checkpoint, checkpoints, keep_last, newest
-from search.run.jobs import FixedJob, mtl_key, multi_task
-from search.run.ledger import INTERRUPTED, Half, Ledger, Live
-from search.run.needs import Needs
+from search.run.jobs import FixedJob
+from search.run.ledger import Half, Ledger, Live
 from search.run.outbox import Outbox
-from search.run.sampling import Mirror, Parameters, PointSampler, make_sampler, parameters
+from search.run.sampling import Parameters, parameters
 from search.run.schedule import roots
 from search.run.trial import CHECKPOINT, LOST, NOTE, OBJECTIVE, TrialJob
 from search.study.open import OpenStudy
-from search.study.record import EPOCH_ATTRIBUTE, Record, State, point_of
-from spaces.point import Point
+from search.study.record import EPOCH_ATTRIBUTE, Record, State
 from spaces.space import Space
 
 FAILURES_IN_A_ROW = 8
@@ -57,15 +56,15 @@ class Runtime:
 class _Beginning:
     """A trial that the storage is being told of; it starts when the storage has it."""
 
-    half: Half
-    job: FixedJob
+    work: Work
     trial: FrozenTrial
     made: Future[tuple[int, int]]
     """Its id and number."""
     references: dict[str, dict[int, float]]
-    predecessor: Record | None
+    """By task and epoch, the SSIM with which its is compared."""
     resume: Checkpoint | None
     recorded: tuple[int, ...]
+    """Epochs that it need not report."""
 
 
 class StudySearch(Searcher):
@@ -89,24 +88,17 @@ class StudySearch(Searcher):
         budget: int,
         retry_failed: bool = False,
     ) -> None:
-        trials = study.search.get_trials(deepcopy=False)
-        searched, referenced = study.searched(), study.referenced()
-        # Use another seed after each restart: the same seed would propose the same points again.
-        seed = int(np.random.SeedSequence([space.sampler.seed, len(searched)]).generate_state(1)[0])
+        searched = study.searched()
         super().__init__(metric=OBJECTIVE, mode="max")
         self.space_searched = space
         self.budget = budget
         self.live: dict[str, Live] = {}
-        self.blocked: dict[str, str] = {}
-        """Fixed jobs that cannot run, by key, and why."""
         self.failed: list[Record] = []
         """Trials that failed in this run."""
         self.runtime: Runtime | None = None
         """Settings common to all jobs; set them before the first job is asked for."""
         self.over = False
         """Whether nothing is left to serve; if so, the run was not interrupted."""
-        self.exhausted = False
-        """Whether every configuration of the space has been tried."""
         self.leaving = False
         """Whether the run ends before its end: trials that stop now are interrupted, and none begins."""
         self.ending: SearchError | None = None
@@ -123,45 +115,20 @@ class StudySearch(Searcher):
         """Seconds of the longest epoch of this run."""
         self._ledger = ledger
         self._folder = study.folder.resolve() / TRIALS_FOLDER
-        self._mirror = Mirror(make_sampler(space.sampler, seed), trials)
-        self._points = PointSampler(self._mirror.study, space, seed)
+        trials = study.search.get_trials(deepcopy=False)
+        self._agenda = Agenda(space, trials, searched, study.referenced(), fixed, budget, retry_failed)
+        self.fixed_total = len(self._agenda.fixed)
         self._limit: int | None = None
         self._noted: dict[str, tuple[str, str | None]] = {}
         self._timeouts: dict[str, str] = {}
         self._failures_in_a_row = 0
         self._beginning: _Beginning | None = None
-        self._drawn: Point | None = None
-        """A drawn point that waits for the jobs that it starts from and is judged by."""
-
         self._roots = roots(searched)
-        continued = {record.continues for record in searched}
-        waiting = [
-            record
-            for record in searched
-            if record.number not in continued
-            and (record.closed == INTERRUPTED or (retry_failed and record.fault is not None))
-        ]
-        self._interrupted = deque(waiting if budget else [])
-        # A fault of the machine or the data says nothing of the configuration.
-        self._tried = {record.key for record in searched if record.fault is None or record.closed is not None}
         ended = [record for record in searched if record.state in (State.COMPLETE, State.PRUNED)]
         self.finished = len(ended)
         """Number of searched trials that finished or were stopped early, including earlier runs."""
         self.epochs_searched = sum(record.epochs for record in ended)
         """Epochs of those."""
-        known = space.known() if budget else []
-        self._known = deque(point for point in known if mtl_key(point, space.seed) not in self._tried)
-        self.references: dict[str, Record] = {
-            record.key: record for record in referenced if record.state is State.COMPLETE and not record.holes
-        }
-        self._needs = Needs(space, self.references, self.blocked)
-        self._fixed: deque[tuple[FixedJob, Record | None]] = deque()
-        for job in fixed:
-            done = self.references.get(job.key)
-            if done is None or done.config != job.config:
-                self.references.pop(job.key, None)
-                self._fixed.append((job, _predecessor(job, referenced)))
-        self.fixed_total = len(self._fixed)
 
     # What Tune calls
 
@@ -177,7 +144,7 @@ class StudySearch(Searcher):
         if self.leaving or (self._limit is not None and len(self.live) >= self._limit):
             return None
         if self._beginning is None:
-            self._beginning = self._next_fixed() or self._next_searched()
+            self._beginning = self._next()
         if self._beginning is None:
             if self.live:
                 return None
@@ -212,6 +179,9 @@ class StudySearch(Searcher):
         live.heard = now
         if result.get(CHECKPOINT):
             self._ledger.checkpoint(live, result[CHECKPOINT])
+            if live.outlived and Path(result[CHECKPOINT]).parent == Path(live.job.folder):
+                self.outbox.then(partial(_remove, live.outlived - {Path(live.job.folder)}))
+                live.outlived = set()
         if NOTE in result:
             self.say(f"{live.job.name}: {result[NOTE]}")
 
@@ -231,7 +201,7 @@ class StudySearch(Searcher):
         ended_by_itself = live.error is not None or live.epoch >= live.job.config.epochs or live.stopped
         interrupted = lost or live.fault in ("data", "disk") or (self.leaving and not ended_by_itself)
         record = self._ledger.interrupt(live) if interrupted else self._ledger.finish(live, self._constraints(live))
-        self._mirror.ended(live.trial)
+        self._agenda.mirror.ended(live.trial)
         del self.live[trial_id]
         keep_last(Path(live.job.folder))
         if not interrupted:
@@ -281,6 +251,21 @@ class StudySearch(Searcher):
             self.on_trial_complete(trial_id, error=True)
 
     @property
+    def blocked(self) -> dict[str, str]:
+        """Fixed jobs that cannot run, by key, and why."""
+        return self._agenda.blocked
+
+    @property
+    def references(self) -> dict[str, Record]:
+        """Complete fixed jobs, by key."""
+        return self._agenda.references
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every configuration of the space has been tried."""
+        return self._agenda.exhausted
+
+    @property
     def outbox(self) -> Outbox:
         """Where what is written waits."""
         return self._ledger.outbox
@@ -288,89 +273,28 @@ class StudySearch(Searcher):
     @property
     def fixed_epochs(self) -> int:
         """Number of epochs of the fixed jobs that have not begun."""
-        return sum(job.config.epochs for job, _ in self._fixed)
+        return sum(job.config.epochs for job in self._agenda.fixed)
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to run because all was done before."""
-        return not self._fixed and self.finished >= self.budget
+        return not self._agenda.fixed and self.finished >= self.budget
 
-    # Fixed jobs
-
-    def _next_fixed(self) -> _Beginning | None:
-        for _ in range(len(self._fixed)):
-            job, predecessor = self._fixed.popleft()
-            if job.needs is None or job.needs in self.references:
-                return self._begin_fixed(job, predecessor)
-            if job.needs in self.blocked:
-                self.blocked[job.key] = f"it starts from {job.needs}, which failed"
-            else:
-                self._fixed.append((job, predecessor))
-        return None
-
-    def _begin_fixed(self, job: FixedJob, predecessor: Record | None) -> _Beginning:
-        return self._begin("references", job, predecessor=predecessor)
-
-    # Searched trials
-
-    def _next_searched(self) -> _Beginning | None:
+    def _next(self) -> _Beginning | None:
+        """Begin what comes next; None where nothing can begin now."""
+        work = self._agenda.next_fixed()
         running = sum(live.job.stage == "search" for live in self.live.values())
-        if self.finished + running >= self.budget or self.failing:
-            return None
-        predecessor = _take(self._interrupted, lambda record: self._needs.ready(point_of(record)))
-        if predecessor is not None:
-            return self._begin_searched(point_of(predecessor), predecessor)
-        known = _take(self._known, self._needs.ready)
-        if known is not None:
-            return self._begin_searched(known)
-        if self._interrupted or self._known or self.exhausted:
-            self._forget_hopeless()
-            return None
-        if self._drawn is not None and self._needs.hopeless(self._drawn):
-            self._drawn = None
-        if self._drawn is None:
-            self._drawn = self._draw()
-        if self._drawn is None or not self._needs.ready(self._drawn):
-            return None
-        drawn, self._drawn = self._drawn, None
-        return self._begin_searched(drawn)
+        if work is None and self.finished + running < self.budget and not self.failing:
+            work = self._agenda.next_searched()
+        return None if work is None else self._begin(work)
 
     @property
     def failing(self) -> bool:
         """Whether too many searched trials failed in a row, so that no more are tried."""
         return self._failures_in_a_row >= FAILURES_IN_A_ROW
 
-    def _forget_hopeless(self) -> None:
-        self._known = deque(point for point in self._known if not self._needs.hopeless(point))
-        self._interrupted = deque(record for record in self._interrupted if not self._needs.hopeless(point_of(record)))
-
-    def _draw(self) -> Point | None:
-        """A point that has not been tried."""
-
-        def wanted(one: Point) -> bool:
-            return mtl_key(one, self.space_searched.seed) not in self._tried and not self._needs.hopeless(one)
-
-        point = self._points.draw(wanted)
-        self.exhausted = point is None
-        return point
-
-    def _begin_searched(self, point: Point, predecessor: Record | None = None) -> _Beginning:
-        space = self.space_searched
-        job = multi_task(space, point, space.seed, "search")
-        self._tried.add(job.key)
-        references = self._needs.compared(point, job.config, self._ledger.slices_of(job.config))
-        return self._begin("search", job, parameters(space, point), references, predecessor)
-
-    # Both
-
-    def _begin(
-        self,
-        half: Half,
-        job: FixedJob,
-        params: Parameters | None = None,
-        references: dict[str, dict[int, float]] | None = None,
-        predecessor: Record | None = None,
-    ) -> _Beginning:
+    def _begin(self, work: Work) -> _Beginning:
+        job, predecessor, point = work.job, work.predecessor, work.point
         resume, upto = None, 0
         if predecessor is not None and predecessor.config == job.config:
             resume, upto = self._resumable(predecessor)
@@ -385,44 +309,46 @@ class StudySearch(Searcher):
             checkpoint=str(resume.path) if resume else None,
             upto=upto,
         )
-        kept = (
-            {}
-            if predecessor is None
-            else {epoch: value for epoch, value in predecessor.values.items() if epoch <= upto}
-        )
-        trial, made = self._ledger.begin(half, attributes, kept, params or {})
+        values = {} if predecessor is None else predecessor.values
+        kept = {epoch: value for epoch, value in values.items() if epoch <= upto}
+        references: dict[str, dict[int, float]] = {}
+        params: Parameters = {}
+        if point is not None:
+            references = self._agenda.needs.compared(point, job.config, self._ledger.slices_of(job.config))
+            params = parameters(self.space_searched, point)
+        trial, made = self._ledger.begin(work.half, attributes, kept, params)
         # Whether the scheduler heard of the last rung that was reached is not known: it is asked again.
         asked_again = max(kept, default=0) if max(kept, default=0) in self.space_searched.fidelity.milestones else None
         recorded = tuple(epoch for epoch in kept if epoch != asked_again)
-        return _Beginning(half, job, trial, made, references or {}, predecessor, resume, recorded)
+        return _Beginning(work, trial, made, references, resume, recorded)
 
     def _resumable(self, record: Record) -> tuple[Checkpoint | None, int]:
         """The newest whole checkpoint of an interrupted trial, and the epoch up to which its curve is taken over."""
-        own = checkpoints(
-            self._folder / folder_name("search" if record.stage == "search" else "references", record.number)
-        )
-        found, damage = newest([*own, *([Path(record.checkpoint)] if record.checkpoint else [])])
+        own = self._folder / folder_name("search" if record.stage == "search" else "references", record.number)
+        found, damage = newest([*checkpoints(own), *([Path(record.checkpoint)] if record.checkpoint else [])])
+        epoch = 0 if found is None else found.epoch or record.checkpoint_epoch
+        whole = whole_until(record)
+        if found is not None and not found.reports and epoch > whole:
+            # One of an earlier version, which cannot say what the study lacks.
+            found, damage = None, f"epochs {', '.join(map(str, record.holes))} are missing"
         if damage is not None:
-            what = (
-                "it begins anew" if found is None else f"it goes on from epoch {found.epoch or record.checkpoint_epoch}"
-            )
-            self.say(f"trial {record.name} was interrupted, and {damage}: {what}")
-        if found is None:
-            return None, 0
-        return found, min(found.epoch or record.checkpoint_epoch, whole_until(record))
+            goes_on = "it begins anew" if found is None else f"it goes on from epoch {epoch}"
+            self.say(f"trial {record.name} was interrupted, and {damage}: {goes_on}")
+        return found, 0 if found is None else min(epoch, whole)
 
     def _started(self, beginning: _Beginning, trial_id: int, number: int) -> Live:
         """The running trial, now that the storage has it."""
-        job, predecessor, trial = beginning.job, beginning.predecessor, beginning.trial
+        work, trial, resume = beginning.work, beginning.trial, beginning.resume
+        job, predecessor = work.job, work.predecessor
         trial._trial_id, trial.number = trial_id, number
         root = number
         if job.stage == "search":
             root = self._roots.get(predecessor.number, number) if predecessor else number
             self._roots[number] = root
-            self._mirror.began(trial)
-        name = folder_name(beginning.half, number)
+            self._agenda.mirror.began(trial)
+        name = folder_name(work.half, number)
         assert self.runtime is not None
-        work = TrialJob(
+        described = TrialJob(
             name=name,
             stage=job.stage,
             number=number,
@@ -432,7 +358,7 @@ class StudySearch(Searcher):
             trainer=self.runtime.trainer,
             init=self.references[job.needs].checkpoint if job.needs else None,
             folder=str(self._folder / name),
-            resume=str(beginning.resume.path) if beginning.resume else None,
+            resume=str(resume.path) if resume else None,
             recorded=beginning.recorded,
             metric=self.space_searched.objective.metric if job.stage == "search" else "ssim",
             references=beginning.references,
@@ -443,7 +369,11 @@ class StudySearch(Searcher):
         now = time.monotonic()
         epochs = set(trial.intermediate_values)
         value = trial.intermediate_values[max(epochs)] if epochs else None
-        return Live(beginning.half, work, trial, value=value, began=now, heard=now, epochs=epochs)
+        live = Live(work.half, described, trial, value=value, began=now, heard=now, epochs=epochs)
+        if predecessor is not None:
+            live.outlived = {self._folder / folder_name(work.half, predecessor.number)}
+            live.outlived |= {resume.path.parent} if resume else set()
+        return live
 
     def _constraints(self, live: Live) -> dict[str, float] | None:
         """How far each task lies below its STL, minus epsilon, at the trial's last epoch."""
@@ -480,23 +410,7 @@ def folder_name(half: Half, number: int) -> str:
     return f"{'search' if half == 'search' else 'reference'}-{number:04d}"
 
 
-def _predecessor(job: FixedJob, records: Iterable[Record]) -> Record | None:
-    """The trial of the same job that was interrupted, or met a fault that is not its own, and that nobody has
-    continued."""
-    records = list(records)
-    continued = {record.continues for record in records}
-    for record in reversed(records):
-        same = record.key == job.key and record.config == job.config
-        stopped = record.closed == INTERRUPTED or record.fault is not None
-        if same and stopped and record.number not in continued:
-            return record
-    return None
-
-
-def _take(waiting: deque[Any], ready: Callable[[Any], bool]) -> Any | None:
-    """Remove and return the first item that is ready."""
-    for one in waiting:
-        if ready(one):
-            waiting.remove(one)
-            return one
-    return None
+def _remove(folders: Iterable[Path]) -> None:
+    """Remove the folders of interrupted trials that another has outlived."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -559,8 +559,8 @@ def test_the_sampler_does_not_start_over_after_a_restart(tmp_path):
     for trial_id in list(tune.search.live):
         tune.whole(trial_id)
     again = Tune(tmp_path, space(trials=30, try_first=[]))
-    assert again.search._mirror.study.sampler._rng.rng.randint(1 << 30) != (
-        tune.search._mirror.study.sampler._rng.rng.randint(1 << 30)
+    assert again.search._agenda.mirror.study.sampler._rng.rng.randint(1 << 30) != (
+        tune.search._agenda.mirror.study.sampler._rng.rng.randint(1 << 30)
     )
     second = [again.next()[1].config.network.layout for _ in range(3)]
     assert second != first
