@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -30,8 +29,8 @@ from pydantic import ValidationError
 from recon.config import Config
 from recon.data.index import INDEX_DTYPES, SPLITS, Cut, IndexRow, Split, read_index
 from recon.data.options import PrepareOptions
-from recon.data.volume_file import VOLUMES_FOLDER, VolumeRecord, read_record, volume_file
-from recon.errors import InputError, sentence
+from recon.data.volume_file import VOLUMES_FOLDER, VolumeRecord, open_volume, read_record, record_key, volume_file
+from recon.errors import DataError, InputError, sentence
 
 FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
@@ -92,32 +91,40 @@ class _Files:
 
 
 def _open(root: Path) -> _Files:
+    try:
+        return _opened(root)
+    except OSError as error:
+        where = root if error.filename is None else error.filename
+        raise DataError(f"{where} cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _opened(root: Path) -> _Files:
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; give the folder that `splitpoint prepare` wrote")
+        raise DataError(f"{root} is not a folder; give the folder that `splitpoint prepare` wrote")
     if not (root / DATASET_FILE).is_file():
         if (root / VOLUMES_FOLDER).is_dir():
-            raise InputError(f"{root} is half prepared (no {DATASET_FILE}); run the same `splitpoint prepare` again")
-        raise InputError(f"{root} holds no {DATASET_FILE}; give the folder that `splitpoint prepare` wrote")
+            raise DataError(f"{root} is half prepared (no {DATASET_FILE}); run the same `splitpoint prepare` again")
+        raise DataError(f"{root} holds no {DATASET_FILE}; give the folder that `splitpoint prepare` wrote")
     try:
         content = json.loads((root / DATASET_FILE).read_text())
     except ValueError as error:
-        raise InputError(f"{root / DATASET_FILE} is not JSON ({error}); prepare the data again") from error
+        raise DataError(f"{root / DATASET_FILE} is not JSON ({error}); prepare the data again") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT_VERSION:
-        raise InputError(f"{root / DATASET_FILE}: format is {found}, this version reads {FORMAT_VERSION}")
+        raise DataError(f"{root / DATASET_FILE}: format is {found}, this version reads {FORMAT_VERSION}")
     try:
         description = Description.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{root / DATASET_FILE}: {sentence(error)}; prepare the data again") from error
+        raise DataError(f"{root / DATASET_FILE}: {sentence(error)}; prepare the data again") from error
     try:
         index = read_index(root / INDEX_FILE)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{root / INDEX_FILE} cannot be read ({error}); prepare the data again") from error
+        raise DataError(f"{root / INDEX_FILE} cannot be read ({error}); prepare the data again") from error
     if list(index.columns) != list(INDEX_DTYPES) or content_hash(description.keys, index) != description.hash:
-        raise InputError(f"{root / INDEX_FILE} is not the index that {DATASET_FILE} describes; prepare the data again")
+        raise DataError(f"{root / INDEX_FILE} is not the index that {DATASET_FILE} describes; prepare the data again")
     missing = sorted(name for name in index["file"].unique() if not (root / name).is_file())
     if missing:
-        raise InputError(
+        raise DataError(
             f"{root / missing[0]} is missing ({len(missing)} such in all); run the same `splitpoint prepare` again"
         )
     return _Files(root, index, description)
@@ -133,8 +140,8 @@ class PreparedData:
         open_test: allow reading the test split. Only the final test sets it.
 
     Raises:
-        InputError: the folder is not prepared data, is half prepared, has another format version, or was changed by
-            hand.
+        DataError: the folder is not prepared data, is half prepared, has another format version, or was changed by
+            hand; or something in it cannot be read.
     """
 
     def __init__(self, path: str | Path, open_test: bool = False) -> None:
@@ -192,17 +199,18 @@ class PreparedData:
             truth: also read the noise-free truth, if the data know it. Training never asks for it.
 
         Raises:
-            InputError: there is no such slice, it belongs to a test split that was not opened, or its volume was
-                prepared anew since this data set was opened.
+            InputError: there is no such slice, or it belongs to a test split that was not opened.
+            DataError: its volume cannot be read, or was prepared anew since this data set was opened. The sentence
+                names the file.
         """
         row = self.row(slice_id)
         self._guard(row.split)
         path = self.path / row.file
         # Opened for each read, so that threads and forked processes share no open file.
-        with h5py.File(path, "r") as file:
-            key = json.loads(file.attrs["record"])["key"]
+        with open_volume(path) as file:
+            key = record_key(file, path)
             if key != self.description.keys[row.volume]:
-                raise InputError(f"{path} was prepared anew since the index was written; prepare the data again")
+                raise DataError(f"{path} was prepared anew since the index was written; prepare the data again")
             found = file["truth"][row.slice] if truth and "truth" in file else None
             return Slice(file["kspace"][row.slice], file["maps"][row.slice], file["target"][row.slice], row, found)
 

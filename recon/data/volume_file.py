@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue
 
 from recon.config import Config
 from recon.data.kept import Kept
-from recon.errors import InputError
+from recon.errors import DataError, InputError
 from recon.files import replace_file
 from recon.physics.coils import magnitude_of
 
@@ -155,17 +159,67 @@ def write_volume(
     return full
 
 
+@contextlib.contextmanager
+def open_volume(path: Path) -> Iterator[h5py.File]:
+    """Open a volume file for reading.
+
+    What fails inside is the file's fault: the caller does nothing with it but read.
+
+    Raises:
+        DataError: the file is missing, cut off or damaged, or may not be read; or it was cut off while it was read,
+            where HDF5 says nothing and fills up with zeros.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+            whole, left = file.id.get_filesize(), path.stat().st_size
+    except (OSError, LookupError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise DataError(f"{path} cannot be read: {_cause(error)}") from error
+    if left < whole:
+        raise DataError(f"{path} cannot be read: it was cut off to {left} of {whole} bytes")
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong with a file, in a few words, from what HDF5 says of it."""
+    said = " ".join(str(error).split())
+    cut = re.search(r"truncated file: eof = (\d+),.* stored_eof = (\d+)", said)
+    if cut is not None:
+        return f"it is cut off at {cut[1]} of {cut[2]} bytes"
+    number = getattr(error, "errno", None) or next(iter(re.findall(r"errno = (\d+)", said)), None)
+    if number is not None:
+        return os.strerror(int(number)).lower()
+    inner = re.search(r"\(([^()]+)\)$", said)  # what HDF5 says last is in brackets
+    return inner[1] if inner else said
+
+
 def read_record(path: Path) -> VolumeRecord:
     """What a volume file says of itself.
 
     Raises:
-        InputError: the file is not a volume of a prepared data set.
+        DataError: the file cannot be read, or is not a volume of a prepared data set.
     """
+    with open_volume(path) as file, _ours(path):
+        return VolumeRecord.model_validate_json(file.attrs["record"])
+
+
+def record_key(file: h5py.File, path: Path) -> str:
+    """The key in the record of an open volume file; reading the whole record takes longer.
+
+    Raises:
+        DataError: the file is not a volume of a prepared data set.
+    """
+    with _ours(path):
+        return str(json.loads(file.attrs["record"])["key"])
+
+
+@contextlib.contextmanager
+def _ours(path: Path) -> Iterator[None]:
     try:
-        with h5py.File(path, "r") as file:
-            return VolumeRecord.model_validate_json(file.attrs["record"])
-    except (OSError, KeyError, ValidationError) as error:
-        raise InputError(f"{path} is not a prepared volume; prepare it again") from error
+        yield
+    except (KeyError, TypeError, ValueError) as error:  # pydantic's and JSON's are kinds of ValueError
+        raise DataError(f"{path} is not a prepared volume; prepare it again") from error
 
 
 def centre(shape: tuple[int, int], size: tuple[int, int]) -> tuple[slice, slice]:
