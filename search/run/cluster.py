@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import threading
 import warnings
@@ -22,11 +23,13 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from recon.errors import InputError
 from search.run.knock import CHECK_ALIVE, Answer, encrypted, host_and_port, knock, token, token_file
-from search.run.pulse import Pulse
+from search.run.pulse import Pulse, descendants
 from search.run.scratch import scratch
 
 ANSWER_SECONDS = 5.0
 """How long a host may take to answer."""
+START_TRIES = 3
+"""Ray gives its own processes 30 s to start, which a busy machine may not keep."""
 LEAVE_SECONDS = 8.0
 """How long Ray may take to end where a part of it is dead."""
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -151,21 +154,29 @@ def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
         file.write_text(secrets.token_hex(32))
         stack.enter_context(_token_from(file))
     stack.enter_context(_loopback())
-    try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder / "r"),
-            log_to_driver=verbose,
-            logging_level=_level(verbose),
-        )
-    except Exception as error:
-        if "timed out during startup" not in str(error):
-            raise
-        raise InputError(
-            "Ray did not start on this machine within 30 s; the machine is too busy, or out of memory"
-        ) from error
+    before = descendants(os.getpid())
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(folder / "r"),
+                log_to_driver=verbose,
+                logging_level=_level(verbose),
+            )
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            for pid in descendants(os.getpid()) - before:  # Ray leaves its half-started processes behind
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not left:
+                raise InputError(
+                    f"Ray did not start on this machine within 30 s, {START_TRIES} times; "
+                    "the machine is too busy, or out of memory"
+                ) from error
 
 
 def _join(stack: contextlib.ExitStack, address: str, verbose: bool) -> None:
