@@ -182,7 +182,18 @@ class Watch(tune.Callback):
         if self.resources.max_concurrent is None and time.monotonic() - self._counted > COUNT_SECONDS:
             self._counted = time.monotonic()
             search.set_max_concurrency(max(1, places(self.resources)))
-        self.driver.beat(search.outbox, lambda: {"waiting": search.outbox.waiting, "hosts": self.hosts.hosts})
+        self.driver.beat(search.outbox, self._about)
+
+    def _about(self) -> dict[str, Any]:
+        """What ``search.results.status`` cannot tell from the trials."""
+        search = self.search
+        return {
+            "waiting": search.outbox.waiting,
+            "hosts": self.hosts.hosts,
+            "budget": search.budget,
+            "fixed": search.fixed_waiting,
+            "fixed_epochs": search.fixed_epochs,
+        }
 
     def _end_those_that_hang(self) -> None:
         now = time.monotonic()
