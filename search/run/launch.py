@@ -15,6 +15,7 @@ from pathlib import Path
 
 from recon.errors import InputError
 from recon.version import code_version
+from search.run.beginning import TRIALS_FOLDER
 from search.run.checkpoints import sweep_all
 from search.run.cluster import Resources, cluster
 from search.run.driver import Driver, driving
@@ -28,7 +29,7 @@ from search.run.lifeline import Lifeline
 from search.run.outbox import Outbox
 from search.run.progress import Display
 from search.run.schedule import worse_than_zero_filled
-from search.run.searcher import TRIALS_FOLDER, StudySearch
+from search.run.searcher import StudySearch
 from search.run.trial import Trainer, train_on_prepared
 from search.run.tuning import Limits, Watch, run_tune
 from search.study.open import FORMAT, OpenStudy, create_study

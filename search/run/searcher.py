@@ -12,25 +12,22 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from recon.evaluation.definitions import Quantity
 from search.errors import SearchError
-from search.run.agenda import Agenda, Work
-from search.run.checkpoints import Checkpoint, checkpoints, keep_last, newest
+from search.run.agenda import Agenda
+from search.run.beginning import TRIALS_FOLDER, Beginning, Runtime, Starter
+from search.run.checkpoints import keep_last
 from search.run.jobs import FixedJob
-from search.run.ledger import Half, Ledger, Live
+from search.run.ledger import Ledger, Live
 from search.run.outbox import Outbox
-from search.run.sampling import Parameters, parameters
 from search.run.schedule import roots
-from search.run.trial import CHECKPOINT, LOST, NOTE, OBJECTIVE, TrialJob
+from search.run.trial import CHECKPOINT, LOST, NOTE, OBJECTIVE
 from search.study.open import OpenStudy
 from search.study.record import EPOCH_ATTRIBUTE, Record, State
 from spaces.space import Space
@@ -39,32 +36,6 @@ FAILURES_IN_A_ROW = 8
 """If this many searched trials fail one after the other, the search itself has failed."""
 ANSWER_SECONDS = 0.5
 """How long Tune's loop waits for the storage to make a trial; other trials need the loop, too."""
-TRIALS_FOLDER = "trials"
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """Settings that all jobs of a run have in common."""
-
-    data: Path
-    trainer: str
-    device: str
-    threads: int
-
-
-@dataclass(frozen=True)
-class _Beginning:
-    """A trial that the storage is being told of; it starts when the storage has it."""
-
-    work: Work
-    trial: FrozenTrial
-    made: Future[tuple[int, int]]
-    """Its id and number."""
-    references: dict[str, dict[int, float]]
-    """By task and epoch, the SSIM with which its is compared."""
-    resume: Checkpoint | None
-    recorded: tuple[int, ...]
-    """Epochs that it need not report."""
 
 
 class StudySearch(Searcher):
@@ -95,8 +66,6 @@ class StudySearch(Searcher):
         self.live: dict[str, Live] = {}
         self.failed: list[Record] = []
         """Trials that failed in this run."""
-        self.runtime: Runtime | None = None
-        """Settings common to all jobs; set them before the first job is asked for."""
         self.over = False
         """Whether nothing is left to serve; if so, the run was not interrupted."""
         self.leaving = False
@@ -114,7 +83,6 @@ class StudySearch(Searcher):
         self.longest_gap: float | None = None
         """Seconds of the longest epoch of this run."""
         self._ledger = ledger
-        self._folder = study.folder.resolve() / TRIALS_FOLDER
         trials = study.search.get_trials(deepcopy=False)
         self._agenda = Agenda(space, trials, searched, study.referenced(), fixed, budget, retry_failed)
         self.fixed_total = len(self._agenda.fixed)
@@ -122,8 +90,10 @@ class StudySearch(Searcher):
         self._noted: dict[str, tuple[str, str | None]] = {}
         self._timeouts: dict[str, str] = {}
         self._failures_in_a_row = 0
-        self._beginning: _Beginning | None = None
-        self._roots = roots(searched)
+        self._beginning: Beginning | None = None
+        self._starter = Starter(
+            study.folder.resolve() / TRIALS_FOLDER, self._agenda, ledger, roots(searched), self._tell
+        )
         ended = [record for record in searched if record.state in (State.COMPLETE, State.PRUNED)]
         self.finished = len(ended)
         """Number of searched trials that finished or were stopped early, including earlier runs."""
@@ -155,7 +125,7 @@ class StudySearch(Searcher):
         except TimeoutError:
             return None
         beginning, self._beginning = self._beginning, None
-        live = self._started(beginning, *trial_number)
+        live = self._starter.started(beginning, *trial_number)
         self.live[trial_id] = live
         return {
             "job": live.job.model_dump_json(),
@@ -251,6 +221,18 @@ class StudySearch(Searcher):
             self.on_trial_complete(trial_id, error=True)
 
     @property
+    def runtime(self) -> Runtime | None:
+        """Settings common to all jobs; set them before the first job is asked for."""
+        return self._starter.runtime
+
+    @runtime.setter
+    def runtime(self, runtime: Runtime) -> None:
+        self._starter.runtime = runtime
+
+    def _tell(self, text: str) -> None:
+        self.say(text)
+
+    @property
     def blocked(self) -> dict[str, str]:
         """Fixed jobs that cannot run, by key, and why."""
         return self._agenda.blocked
@@ -273,7 +255,7 @@ class StudySearch(Searcher):
     @property
     def fixed_waiting(self) -> int:
         """Number of fixed jobs that have not begun."""
-        return len(self._fixed)
+        return len(self._agenda.fixed)
 
     @property
     def fixed_epochs(self) -> int:
@@ -285,100 +267,18 @@ class StudySearch(Searcher):
         """Whether there is nothing to run because all was done before."""
         return not self._agenda.fixed and self.finished >= self.budget
 
-    def _next(self) -> _Beginning | None:
+    def _next(self) -> Beginning | None:
         """Begin what comes next; None where nothing can begin now."""
         work = self._agenda.next_fixed()
         running = sum(live.job.stage == "search" for live in self.live.values())
         if work is None and self.finished + running < self.budget and not self.failing:
             work = self._agenda.next_searched()
-        return None if work is None else self._begin(work)
+        return None if work is None else self._starter.begin(work)
 
     @property
     def failing(self) -> bool:
         """Whether too many searched trials failed in a row, so that no more are tried."""
         return self._failures_in_a_row >= FAILURES_IN_A_ROW
-
-    def _begin(self, work: Work) -> _Beginning:
-        job, predecessor, point = work.job, work.predecessor, work.point
-        resume, upto = None, 0
-        if predecessor is not None and predecessor.config == job.config:
-            resume, upto = self._resumable(predecessor)
-        attributes = self._ledger.description(
-            key=job.key,
-            kind=job.kind,
-            stage=job.stage,
-            config=job.config,
-            weighting=job.weighting,
-            scarce_slices=job.scarce_slices,
-            continues=predecessor,
-            checkpoint=str(resume.path) if resume else None,
-            upto=upto,
-        )
-        values = {} if predecessor is None else predecessor.values
-        kept = {epoch: value for epoch, value in values.items() if epoch <= upto}
-        references: dict[str, dict[int, float]] = {}
-        params: Parameters = {}
-        if point is not None:
-            references = self._agenda.needs.compared(point, job.config, self._ledger.slices_of(job.config))
-            params = parameters(self.space_searched, point)
-        trial, made = self._ledger.begin(work.half, attributes, kept, params)
-        # Whether the scheduler heard of the last rung that was reached is not known: it is asked again.
-        asked_again = max(kept, default=0) if max(kept, default=0) in self.space_searched.fidelity.milestones else None
-        recorded = tuple(epoch for epoch in kept if epoch != asked_again)
-        return _Beginning(work, trial, made, references, resume, recorded)
-
-    def _resumable(self, record: Record) -> tuple[Checkpoint | None, int]:
-        """The newest whole checkpoint of an interrupted trial, and the epoch up to which its curve is taken over."""
-        own = self._folder / folder_name("search" if record.stage == "search" else "references", record.number)
-        found, damage = newest([*checkpoints(own), *([Path(record.checkpoint)] if record.checkpoint else [])])
-        epoch = 0 if found is None else found.epoch or record.checkpoint_epoch
-        whole = whole_until(record)
-        if found is not None and not found.reports and epoch > whole:
-            # One of an earlier version, which cannot say what the study lacks.
-            found, damage = None, f"epochs {', '.join(map(str, record.holes))} are missing"
-        if damage is not None:
-            goes_on = "it begins anew" if found is None else f"it goes on from epoch {epoch}"
-            self.say(f"trial {record.name} was interrupted, and {damage}: {goes_on}")
-        return found, 0 if found is None else min(epoch, whole)
-
-    def _started(self, beginning: _Beginning, trial_id: int, number: int) -> Live:
-        """The running trial, now that the storage has it."""
-        work, trial, resume = beginning.work, beginning.trial, beginning.resume
-        job, predecessor = work.job, work.predecessor
-        trial._trial_id, trial.number = trial_id, number
-        root = number
-        if job.stage == "search":
-            root = self._roots.get(predecessor.number, number) if predecessor else number
-            self._roots[number] = root
-            self._agenda.mirror.began(trial)
-        name = folder_name(work.half, number)
-        assert self.runtime is not None
-        described = TrialJob(
-            name=name,
-            stage=job.stage,
-            number=number,
-            root=root,
-            config=job.config,
-            data=str(self.runtime.data),
-            trainer=self.runtime.trainer,
-            init=self.references[job.needs].checkpoint if job.needs else None,
-            folder=str(self._folder / name),
-            resume=str(resume.path) if resume else None,
-            recorded=beginning.recorded,
-            metric=self.space_searched.objective.metric if job.stage == "search" else "ssim",
-            references=beginning.references,
-            slices_at=(*self.space_searched.fidelity.milestones, job.config.epochs),
-            device=self.runtime.device,
-            threads=self.runtime.threads,
-        )
-        now = time.monotonic()
-        epochs = set(trial.intermediate_values)
-        value = trial.intermediate_values[max(epochs)] if epochs else None
-        live = Live(work.half, described, trial, value=value, began=now, heard=now, epochs=epochs)
-        if predecessor is not None:
-            live.outlived = {self._folder / folder_name(work.half, predecessor.number)}
-            live.outlived |= {resume.path.parent} if resume else set()
-        return live
 
     def _constraints(self, live: Live) -> dict[str, float] | None:
         """How far each task lies below its STL, minus epsilon, at the trial's last epoch."""
@@ -403,16 +303,6 @@ class StudySearch(Searcher):
             self.blocked[record.key] = record.error or "it failed"
         else:
             self.references[record.key] = record
-
-
-def whole_until(record: Record) -> int:
-    """The last epoch up to which no validated epoch is missing in a trial's curve."""
-    return max((epoch for epoch in record.history if epoch < min(record.holes, default=epoch + 1)), default=0)
-
-
-def folder_name(half: Half, number: int) -> str:
-    """The name of a trial's folder: ``search-0012``, ``reference-0003``."""
-    return f"{'search' if half == 'search' else 'reference'}-{number:04d}"
 
 
 def _remove(folders: Iterable[Path]) -> None:

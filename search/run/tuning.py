@@ -12,6 +12,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from search.run.beginning import TRIALS_FOLDER, Runtime
 from search.run.cluster import Resources, fit, places
 from search.run.driver import Driver
 from search.run.facts import DataFacts
@@ -21,7 +22,7 @@ from search.run.lifeline import Lifeline
 from search.run.progress import Display
 from search.run.schedule import Rungs, SuccessiveHalving
 from search.run.scratch import scratch
-from search.run.searcher import TRIALS_FOLDER, Runtime, StudySearch
+from search.run.searcher import StudySearch
 from search.run.trial import EPOCH, OBJECTIVE, Trainer, reports_of, run_trial, trainer_path
 from search.study.open import OpenStudy
 from spaces.space import Space

@@ -13,12 +13,13 @@ from ray.tune.search import Searcher
 from recon.errors import InputError
 from recon.network.layout import Layout
 from search.run import searcher
+from search.run.beginning import Runtime
 from search.run.checkpoints import write
 from search.run.jobs import FixedJob, baselines, launched, stl_key
 from search.run.launch import HALVES
 from search.run.ledger import Ledger
 from search.run.outbox import Outbox
-from search.run.searcher import FAILURES_IN_A_ROW, Runtime, StudySearch
+from search.run.searcher import FAILURES_IN_A_ROW, StudySearch
 from search.run.trial import TrialJob, compare
 from search.study.open import OpenStudy, create_study, open_study
 from search.study.record import State
