@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -52,6 +53,14 @@ def launch(
     trial_timeout: TrialTimeout = None,
     silence: Silence = None,
     grace: Grace = GRACE,
+    submit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Run it on a cluster's head, through the dashboard at this address, and follow its log; Ctrl-C leaves "
+            "it running, and the same command returns to it.",
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Search a space; poor trials stop early.
@@ -61,6 +70,11 @@ def launch(
 
     Example: splitpoint launch spaces/quickstart.yaml --data data/prepared --study first
     """
+    if submit is not None:
+        from search.run.submit import submit as send
+        from search.run.submit import without_option
+
+        raise typer.Exit(send(without_option(sys.argv[2:], "--submit"), submit, study))
     from search.run.cluster import Resources
     from search.run.launch import launch as run
     from search.run.tuning import Limits

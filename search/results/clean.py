@@ -17,12 +17,12 @@ from pathlib import Path
 
 from recon.errors import InputError
 from recon.files import replace_file
+from search.run.beginning import TRIALS_FOLDER
 from search.run.confirm import leaders
 from search.run.driver import driving
 from search.study.open import OpenStudy
 from search.study.record import Record, State
 
-TRIALS_FOLDER = "trials"
 FREED = "freed.json"
 """The file, beside the trials' folders, that says which checkpoints were freed: by trial, when."""
 _TRIAL = re.compile(r"(search|reference)-(\d{4,})")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shutil
 import zlib
@@ -21,9 +20,9 @@ from typing import Any
 
 from recon.errors import InputError
 from recon.files import sync
+from search.study.record import CHECKPOINT_NAME
 
 REPORTS = "reports.json"
-_NAME = re.compile(r"epoch-(\d{5,})")
 KEPT_RUNNING = 2
 """Checkpoints kept while a trial trains: the newest may be of an epoch that the driver has not heard of."""
 _CHUNK = 2**22
@@ -53,7 +52,7 @@ def path_of(folder: Path, epoch: int) -> Path:
 
 def epoch_of(path: Path) -> int | None:
     """The epoch in a checkpoint's name; None for another name."""
-    found = _NAME.fullmatch(Path(path).name)
+    found = CHECKPOINT_NAME.fullmatch(Path(path).name)
     return int(found[1]) if found else None
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from search.errors import SearchError
 from search.run.cluster import ray_alive
 
 ASK_SECONDS = 1.0
@@ -27,7 +26,8 @@ class Lifeline:
 
     def __init__(self, last_words: Callable[[str], None]) -> None:
         self._last_words = last_words
-        self._dead: str | None = None
+        self.dead: str | None = None
+        """What is dead, in a sentence."""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lifeline", daemon=True)
 
@@ -40,20 +40,15 @@ class Lifeline:
     ) -> None:
         self._over.set()
 
-    def look(self) -> None:
-        """Raise SearchError if Ray is dead."""
-        if self._dead is not None:
-            raise SearchError(self._dead)
-
     def ask(self) -> str | None:
         """Ask now; -> what is dead, in a sentence."""
-        self._dead = self._dead or _sentence(ray_alive(ANSWER_SECONDS))
-        return self._dead
+        self.dead = self.dead or _sentence(ray_alive(ANSWER_SECONDS))
+        return self.dead
 
     def _run(self) -> None:
         while not self._over.wait(ASK_SECONDS):
             if self.ask() is not None and not self._over.wait(STUCK_SECONDS):
-                self._last_words(str(self._dead))
+                self._last_words(str(self.dead))
                 os._exit(1)
 
 

@@ -68,12 +68,12 @@ def submit(arguments: list[str], address: str, study: str) -> int:
 
 def entrypoint(arguments: list[str]) -> str:
     """The shell command that the head runs: the launch, in the checkout that cluster.yaml links to, if it is there."""
-    kept = _without(arguments, "--address")
+    kept = without_option(arguments, "--address")
     launch = shlex.join(["splitpoint", "launch", *kept, "--address", "auto"])
     return f'cd "$HOME/.splitpoint" 2>/dev/null; PATH="$PWD/.venv/bin:$PATH" exec {launch}'
 
 
-def _without(arguments: list[str], option: str) -> list[str]:
+def without_option(arguments: list[str], option: str) -> list[str]:
     """The arguments without an option and its value."""
     kept = []
     skip = False

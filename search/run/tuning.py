@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,6 +14,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
+from search.errors import SearchError
 from search.run.beginning import TRIALS_FOLDER, Runtime
 from search.run.cluster import Resources, fit, places
 from search.run.driver import Driver
@@ -68,7 +71,7 @@ def run_tune(
     scheduler = SuccessiveHalving(rungs, search.note_error, search.note_stop, lambda: search.leaving)
     # Tune's own state goes into a folder that nobody reads: the study is the state.
     # tune.run and not a Tuner: that one pickles the searcher, and with it the storage's password, into a file.
-    with scratch("splitpoint-tune-") as folder:
+    with scratch("splitpoint-tune-") as folder, _gone_is_an_error():
         tune.run(
             tune.with_resources(run_trial, {"cpu": cpus, "gpu": gpus}),
             name=TRIALS_FOLDER,
@@ -87,6 +90,18 @@ def run_tune(
             trial_dirname_creator=_trial_name,
             verbose=0,
         )
+
+
+class _RayIsGone(BaseException):
+    """Ray is dead. No Exception, because Tune answers one by asking its workers to end, for which it waits."""
+
+
+@contextlib.contextmanager
+def _gone_is_an_error() -> Iterator[None]:
+    try:
+        yield
+    except _RayIsGone as gone:
+        raise SearchError(str(gone)) from None
 
 
 def _trial_name(trial: Trial) -> str:
@@ -176,7 +191,8 @@ class Watch(tune.Callback):
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        self.lifeline.look()
+        if self.lifeline.dead is not None:
+            raise _RayIsGone(self.lifeline.dead)
         self._end_those_that_hang()
         for sentence in self.hosts.said(Counter(live.node for live in search.live.values() if live.node is not None)):
             self.display.say(sentence)
