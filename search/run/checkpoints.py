@@ -117,6 +117,8 @@ def read(path: Path) -> Checkpoint:
         for name, stamp in about["files"].items():
             if _stamp(path / name) != stamp:
                 raise DamagedCheckpoint(f"the checkpoint {path} is damaged: {name} is not what was written")
+    except DamagedCheckpoint:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"the checkpoint {path} is damaged: {REPORTS} cannot be read") from error
     return Checkpoint(path, epoch, reports)

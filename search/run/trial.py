@@ -146,6 +146,7 @@ def run_trial(config: Mapping[str, str]) -> None:
     _load()
     import torch
 
+    from recon.device import release_memory
     from recon.training.loop import TrainingError
 
     job = TrialJob.model_validate_json(config["job"])
@@ -208,6 +209,8 @@ def run_trial(config: Mapping[str, str]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         fail(f"{job.folder}: {error.strerror}", "disk")
+    finally:
+        release_memory()
 
 
 def _load() -> None:

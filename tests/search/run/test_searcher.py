@@ -2,6 +2,9 @@
 
 import json
 import math
+import shutil
+import sqlite3
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -586,3 +589,216 @@ def test_a_reader_sees_a_running_trial(tmp_path):
     tune.outbox.drain(10)
     (record,) = open_study("s", None, tmp_path).searched()
     assert (record.state, record.epochs, record.value, record.node) == (State.RUNNING, 1, None, "here")
+
+
+def test_a_trial_goes_on_from_the_newest_whole_checkpoint_and_reports_what_the_study_lacks(tmp_path):
+    tune = Tune(tmp_path, space(fidelity={"epochs": 6, "rungs": []}))
+    trial_id, job = tune.next()
+    tune.save(trial_id, 1, 2)
+    # The actor wrote a third one, and the driver died before it heard of that epoch.
+    reports = {epoch: {"epoch": epoch, "objective": epoch / 10} for epoch in (1, 2, 3)}
+    newer = write(Path(job.folder), 3, lambda folder: folder.mkdir(), reports)
+
+    again = Tune(tmp_path, space(fidelity={"epochs": 6, "rungs": []}))
+    _, next_job = again.next()
+    assert (next_job.resume, next_job.recorded) == (str(newer), (1, 2))
+    assert again.study.searched()[1].epochs == 2
+
+
+def test_a_damaged_checkpoint_is_said_and_an_older_one_is_taken(tmp_path):
+    *_, job, checkpoint = two_epochs_and_a_checkpoint(tmp_path)
+    (Path(checkpoint) / "checkpoint.pt").write_text("half")
+    again = Tune(tmp_path, space())
+    _, next_job = again.next()
+    assert next_job.resume == str(Path(job.folder) / "epoch-00001")
+    assert again.study.searched()[1].values == {1: 0.1}
+    (said,) = again.said
+    assert said == (
+        f"trial 0 was interrupted, and the checkpoint {checkpoint} is damaged: checkpoint.pt is not what was written: "
+        "it goes on from epoch 1"
+    )
+
+
+def test_where_every_checkpoint_is_damaged_it_begins_anew_and_says_so(tmp_path):
+    *_, job, _ = two_epochs_and_a_checkpoint(tmp_path)
+    for path in Path(job.folder).glob("epoch-*/checkpoint.pt"):
+        path.unlink()
+    again = Tune(tmp_path, space())
+    _, next_job = again.next()
+    assert (next_job.config, next_job.resume, next_job.recorded) == (job.config, None, ())
+    assert again.study.searched()[1].values == {}
+    assert again.said[0].endswith("it begins anew")
+
+
+def test_the_rung_at_which_a_trial_was_interrupted_is_reported_again_so_that_it_is_decided(tmp_path):
+    *_, checkpoint = two_epochs_and_a_checkpoint(tmp_path)
+    again = Tune(tmp_path, space())
+    trial_id, job = again.next()
+    assert (job.resume, job.recorded) == (checkpoint, (1,)), "epoch 2 is a rung"
+    again.report(trial_id, 2, 0.2)
+    assert again.study.searched()[1].values == {1: 0.1, 2: 0.2}
+
+
+def hole(study: OpenStudy, half: optuna.Study, number: int, epoch: int) -> None:
+    """Take an epoch out of a record, as drivers of earlier versions could lose it."""
+    with sqlite3.connect(study.folder / "study.db") as connection:
+        trial_id = half.trials[number]._trial_id
+        connection.execute(
+            "DELETE FROM trial_user_attributes WHERE trial_id = ? AND key = ?", (trial_id, f"epoch/{epoch}")
+        )
+
+
+def test_a_hole_in_an_interrupted_trial_is_trained_again(tmp_path):
+    tune = Tune(tmp_path, space(fidelity={"epochs": 6, "rungs": []}))
+    trial_id, job = tune.next()
+    tune.save(trial_id, 1, 2, 3)
+    hole(tune.study, tune.study.search, 0, 2)
+
+    again = Tune(tmp_path, space(fidelity={"epochs": 6, "rungs": []}))
+    trial_id, next_job = again.next()
+    assert (Path(next_job.resume).name, next_job.recorded) == ("epoch-00003", (1,)), "its reports hold epoch 2"
+
+    old = Path(tmp_path) / "checkpoint_000002"
+    old.mkdir()
+    again.report(trial_id, 2, 0.2)
+    again.report(trial_id, 3, 0.3)
+    for name, value in (("checkpoint", str(old)), ("checkpoint_epoch", 3)):
+        again.study.storage.set_trial_user_attr(again.search.live[trial_id].trial._trial_id, name, value)
+    hole(again.study, again.study.search, 1, 2)
+    shutil.rmtree(job.folder)
+    third = Tune(tmp_path, space(fidelity={"epochs": 6, "rungs": []}))
+    _, third_job = third.next()
+    assert (third_job.resume, third_job.recorded) == (None, ()), "a checkpoint of an earlier version cannot fill it"
+    assert third.said == ["trial 1 was interrupted, and epochs 2 are missing: it begins anew"]
+
+
+def test_a_finished_baseline_with_a_hole_is_trained_again(tmp_path):
+    wanted = gain_space()
+    fixed = baselines(wanted, 0, (12,), "baseline", SLICES)[:1]
+    tune = Tune(tmp_path, wanted, fixed, budget=0)
+    trial_id, job = tune.next()
+    tune.whole(trial_id)
+    assert tune.next()[1] == Searcher.FINISHED
+    hole(tune.study, tune.study.references, 0, 2)
+    again = Tune(tmp_path, wanted, fixed, budget=0)
+    trial_id, next_job = again.next()
+    assert next_job.config == job.config
+    again.whole(trial_id, 0.6)
+    third = Tune(tmp_path, wanted, fixed, budget=0)
+    assert third.search.idle
+    assert third.search.references[fixed[0].key].value == 0.6
+
+
+def failed_by_the_machine(tmp_path: Path) -> tuple[Tune, TrialJob]:
+    tune = Tune(tmp_path, space())
+    trial_id, job = tune.next()
+    tune.save(trial_id, 1)
+    tune.search.note_error(trial_id, "the worker was lost", "machine")
+    tune.search.on_trial_complete(trial_id, error=True)
+    return tune, job
+
+
+def test_a_fault_of_the_machine_does_not_count_as_tried(tmp_path):
+    tune, job = failed_by_the_machine(tmp_path)
+    (record,) = tune.study.searched()
+    assert (record.state, record.fault, record.error) == (State.FAIL, "machine", "the worker was lost")
+    assert tune.next()[1].config.network.layout != job.config.network.layout, "not again in this run"
+    again = Tune(tmp_path, space())
+    assert job.config.network.layout in [again.next()[1].config.network.layout for _ in range(2)]
+
+
+def test_retry_failed_goes_on_from_where_the_machine_failed(tmp_path):
+    _, job = failed_by_the_machine(tmp_path)
+    again = Tune(tmp_path, space(), retry_failed=True)
+    _, next_job = again.next()
+    assert next_job.config == job.config
+    assert next_job.resume == str(Path(job.folder) / "epoch-00001")
+    assert again.study.searched()[1].continues == 0
+    third = Tune(tmp_path, space(), retry_failed=True)
+    assert third.next()[1].config == job.config, "now the second one was interrupted"
+    assert third.next()[1].config != job.config, "and the first is continued once"
+
+
+def test_a_timeout_is_not_the_configurations_fault(tmp_path):
+    tune = Tune(tmp_path, space())
+    trial_id, _ = tune.next()
+    tune.search.note_timeout(trial_id, "no report for 900 s (--silence)")
+    tune.search.note_error(trial_id, "The actor died", "machine")
+    tune.search.on_trial_complete(trial_id, error=True)
+    (record,) = tune.study.searched()
+    assert (record.error, record.fault) == ("no report for 900 s (--silence)", "timeout")
+
+
+@pytest.mark.parametrize("fault", ["data", "disk"])
+def test_a_fault_that_every_trial_would_meet_ends_the_search_and_blames_no_trial(tmp_path, fault):
+    tune = Tune(tmp_path, space())
+    trial_id, job = tune.next()
+    tune.report(trial_id, 1)
+    tune.report(trial_id, 1, math.nan, last=True, error="volumes/a.h5 is truncated", fault=fault)
+    (record,) = tune.study.searched()
+    assert (record.state, record.closed, record.fault) == (State.FAIL, "interrupted", None)
+    assert (
+        str(tune.search.ending) == "volumes/a.h5 is truncated; when that is mended, the same command goes on from here"
+    )
+    assert tune.search.failed == []
+    again = Tune(tmp_path, space())
+    assert again.next()[1].config == job.config
+
+
+def test_a_diverged_trial_is_marked_as_such(tmp_path):
+    tune = Tune(tmp_path, space())
+    trial_id, _ = tune.next()
+    tune.search.note_stop(trial_id, True)
+    tune.report(trial_id, 2, 0.1, last=True)
+    (record,) = tune.study.searched()
+    assert (record.state, record.diverged, record.value) == (State.PRUNED, True, 0.1)
+
+
+def test_a_trial_that_stops_because_the_run_is_left_is_interrupted_and_a_stopped_one_is_not(tmp_path):
+    tune = Tune(tmp_path, space())
+    (left, _), (stopped, _) = tune.next(), tune.next()
+    tune.search.leaving = True
+    assert tune.next()[1] is None
+    tune.report(left, 1, last=True)
+    tune.search.note_stop(stopped, False)
+    tune.report(stopped, 2, last=True)
+    assert [(record.state, record.closed) for record in tune.study.searched()] == [
+        (State.FAIL, "interrupted"),
+        (State.PRUNED, None),
+    ]
+
+
+def test_where_all_of_ray_is_gone_a_lost_worker_is_not_the_trials_failure(tmp_path):
+    tune = Tune(tmp_path, space())
+    trial_id, _ = tune.next()
+    tune.search.ray_is_dead = lambda: True
+    tune.search.note_error(trial_id, "The actor died", "machine")
+    tune.search.on_trial_complete(trial_id, error=True)
+    (record,) = tune.study.searched()
+    assert (record.state, record.closed, record.fault) == (State.FAIL, "interrupted", None)
+
+
+def test_the_checkpoints_of_an_interrupted_trial_go_when_its_successor_has_one(tmp_path):
+    *_, job, _ = two_epochs_and_a_checkpoint(tmp_path)
+    again = Tune(tmp_path, space())
+    trial_id, next_job = again.next()
+    assert Path(job.folder).is_dir()
+    again.save(trial_id, 3)
+    assert again.outbox.drain(10)
+    assert not Path(job.folder).exists()
+    assert [path.name for path in Path(next_job.folder).iterdir()] == ["epoch-00003"]
+
+
+def test_trials_begin_again_when_the_storage_is_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(searcher, "ANSWER_SECONDS", 0.05)
+    tune = Tune(tmp_path, space())
+    made = tune.outbox.create
+    late: Future[tuple[int, int]] = Future()
+    monkeypatch.setattr(tune.outbox, "create", lambda *what: late)
+    assert tune.next()[1] is None
+    assert tune.next()[1] is None, "it waits for the same trial"
+    monkeypatch.setattr(tune.outbox, "create", made)
+    template = tune.search._beginning.trial
+    late.set_result(made(tune._study.search._study_id, template).result(10))
+    assert tune.next()[1].config.network.layout == "I2V2"
+    assert len(tune.study.searched()) == 1
