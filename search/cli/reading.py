@@ -36,9 +36,13 @@ def studies(
     """
     from search.results.text import objects, plain_table
     from search.study.address import shown
+    from search.study.open import lost_studies
     from search.study.open import studies as listed
 
     found = listed(storage, runs_dir)
+    if storage is None:
+        for sentence in lost_studies(found["study"], runs_dir):
+            talk.print(sentence)
     if format == "json":
         print(json.dumps(objects(found), indent=2))
     elif format == "csv":

@@ -104,6 +104,8 @@ def objects(frame: pd.DataFrame) -> list[dict[str, Any]]:
 SHOWN = ("rank", "trial", "kind", "layout", "weighting", "init", "scarce_slices", "seed", "seeds", "state", "epochs")
 NUMBERS = {"N", "seed", "seeds", "epochs", "parameters", "seconds"}
 """Columns of numbers beside those of a ``Quantity``: they end at the right."""
+LONGEST_ERROR = 60
+"""Characters of an error that a table for people shows; csv, json and parquet have all."""
 MOVING = ("dwa", "uncertainty")
 """Weightings whose weights change in a training."""
 
@@ -125,7 +127,8 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     ranks = [name for name in _of(frame.columns, Quantity.RANK) if name != Quantity.RANK]
     moved = "weighting" in frame.columns and frame["weighting"].isin(MOVING).any()
     weights = _of(frame.columns, Quantity.WEIGHT) if moved else []
-    wanted = (SHOWN[0], *ranks, *SHOWN[1:], *metrics, "z", *weights, "parameters", "seconds", "trials")
+    spared |= {"error"} if "error" in frame.columns and frame["error"].isna().all() else set()
+    wanted = (SHOWN[0], *ranks, *SHOWN[1:], *metrics, "z", *weights, "parameters", "seconds", "trials", "error")
     names = [name for name in wanted if name in frame.columns and name not in spared]
 
     def text(name: str, row: Mapping[Hashable, Any]) -> str:
@@ -133,6 +136,9 @@ def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         if value is None or pd.isna(value):
             return "–"
         quantity = Quantity.of_column(name)
+        if name == "error":
+            first = str(value).splitlines()[0]
+            return first if len(first) <= LONGEST_ERROR else first[: LONGEST_ERROR - 1] + "…"
         if quantity is None:
             return f"{value:.0f}" if name == "seconds" else str(value)
         number = format(value, quantity.form)

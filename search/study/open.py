@@ -7,6 +7,7 @@ confirmations: fixed configurations that no sampler should learn from).
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 
 from recon.errors import InputError, sentence
 from recon.version import code_version
-from search.study.address import check_name, shown, sqlite_url, storage_url, study_folder
+from search.study.address import check_name, file_of, shown, sqlite_url, storage_url, study_folder
 from search.study.gains import counting
 from search.study.record import Objective, Record, State, record_of
 from search.study.storage import open_storage
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REFERENCES = "/references"
+_TRIAL = re.compile(r"(search|reference)-\d+")
+"""Name of a trial's folder."""
 FORMAT = 1
 """Version of a study's stored format; raised when older code could not read it."""
 
@@ -91,8 +94,8 @@ class OpenStudy:
     def half_made(self) -> InputError:
         """The error to raise if the study's first launch died before it described the study."""
         return InputError(
-            f"study {self.name!r} in {shown(self.url)} is half made: its first launch ended before it began; "
-            "launch it again"
+            f"nothing was launched yet in study {self.name!r} in {shown(self.url)}: its first launch ended before it "
+            "began; launch it again"
         )
 
     def records(self) -> list[Record]:
@@ -160,16 +163,45 @@ def open_study(name: str, storage: str | None = None, runs_dir: str | Path = "ru
     check_name(name)
     runs_dir = Path(runs_dir)
     url = storage_url(name, storage, runs_dir)
+    folder = study_folder(name, runs_dir)
+    file = file_of(url)
+    if file is not None and not file.is_file() and (lost := _lost(folder)):
+        raise InputError(f"there is no study {name!r} in {shown(url)}, {lost}")
     opened = open_storage(url)
     names = optuna.get_all_study_names(opened)
     if name not in names:
         others = ", ".join(_names(names)) or "none"
-        raise InputError(f"there is no study {name!r} in {shown(url)}; studies there: {others}")
-    study = OpenStudy(name, opened, url, study_folder(name, runs_dir))
+        lost = f", {lost}" if (lost := _lost(folder)) else ""
+        raise InputError(f"there is no study {name!r} in {shown(url)}{lost}; studies there: {others}")
+    study = OpenStudy(name, opened, url, folder)
     if name + REFERENCES not in names:
         raise study.half_made()
     check_format(study)
     return study
+
+
+def orphaned_trials(folder: Path) -> int:
+    """The number of trials' folders in a study's folder; where there is no study, nobody knows what they are of."""
+    return sum(_TRIAL.fullmatch(path.name) is not None for path in (folder / "trials").glob("*") if path.is_dir())
+
+
+def _lost(folder: Path) -> str:
+    """What to say of a folder without a study; empty where nothing was lost."""
+    count = orphaned_trials(folder)
+    what = "the folder of a trial, whose" if count == 1 else f"the folders of {count} trials, whose"
+    return f"but {folder / 'trials'} holds {what} study was deleted or is in another --storage" if count else ""
+
+
+def lost_studies(found: Iterable[str], runs_dir: Path) -> list[str]:
+    """A sentence for each folder of ``runs_dir`` that holds trials and belongs to no study.
+
+    Args:
+        found: names of the studies that there are.
+        runs_dir: the folder of all studies.
+    """
+    known = set(found)
+    folders = (path.parent for path in sorted(runs_dir.glob("*/trials")) if path.parent.name not in known)
+    return [f"there is no study {folder.name!r}, {lost}" for folder in folders if (lost := _lost(folder))]
 
 
 def check_format(study: OpenStudy) -> None:

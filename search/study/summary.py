@@ -81,11 +81,10 @@ def _read(storage: RDBStorage, study_id: int) -> list[Summary]:
     mine = trials.c.study_id == study_id
     of_trial = attributes.join(trials, attributes.c.trial_id == trials.c.trial_id)
     name, text = attributes.c.key, attributes.c.value_json
-    texts = [sqlalchemy.func.max(sqlalchemy.case((name == key, text))) for key in _TEXTS]
-    has_config = sqlalchemy.func.max(sqlalchemy.case((name == "config", 1), else_=0))
-    about = sqlalchemy.select(attributes.c.trial_id, has_config, *texts).select_from(of_trial)
-    about = about.where(mine, name.in_((*_TEXTS, "config"))).group_by(attributes.c.trial_id)
-    configs = sqlalchemy.select(text).select_from(of_trial).where(mine, name == "config").distinct()
+    own = attributes.c.trial_id == trials.c.trial_id
+    texts = [sqlalchemy.select(text).where(own, name == key).scalar_subquery() for key in (*_TEXTS, "config")]
+    about = sqlalchemy.select(trials.c.trial_id, trials.c.number, trials.c.state, *texts).where(mine)
+    about = about.order_by(trials.c.number)
     epoch = sqlalchemy.cast(sqlalchemy.func.substr(name, len(EPOCH_ATTRIBUTE) + 1), sqlalchemy.Integer)
     last = sqlalchemy.select(attributes.c.trial_id, sqlalchemy.func.max(epoch).label("epoch")).select_from(of_trial)
     last = last.where(mine, name.like(f"{EPOCH_ATTRIBUTE}%")).group_by(attributes.c.trial_id)
@@ -94,30 +93,28 @@ def _read(storage: RDBStorage, study_id: int) -> list[Summary]:
     end = sqlalchemy.select(ends.c.trial_id, ends.c.epoch, text).join(
         attributes, (attributes.c.trial_id == ends.c.trial_id) & (name == end_name)
     )
-    order = sqlalchemy.select(trials.c.trial_id, trials.c.number, trials.c.state).where(mine).order_by(trials.c.number)
     with storage.engine.connect() as connection:
-        _check(json.loads(config) for config in connection.execute(configs).scalars())
         metrics = {trial_id: (at, json.loads(one)) for trial_id, at, one in connection.execute(end).all()}
-        described = {trial_id: rest for trial_id, whole, *rest in connection.execute(about).all() if whole}
         # A trial whose driver died between creating and describing it has no configuration, and is left out.
-        rows = [row for row in connection.execute(order).all() if row.trial_id in described]
+        rows = [row for row in connection.execute(about).all() if row[-1] is not None]
+    _check({row[-1] for row in rows})
     values: dict[str | None, Any] = {None: None}  # most texts are equal from trial to trial
-    for written in {one for texts in described.values() for one in texts if one is not None}:
+    for written in {one for row in rows for one in row[3:-1] if one is not None}:
         values[written] = json.loads(written)
     found: list[Summary] = []
-    for trial_id, number, state in rows:
-        said = {key: values[one] for key, one in zip(_TEXTS, described[trial_id], strict=True)}
-        said["diverged"] = bool(said["diverged"])
-        epochs, last = metrics.get(trial_id, (0, {}))
-        found.append(Summary(number=number, state=STATES[state], epochs=epochs, metrics=last, **said))
+    for trial_id, number, state, *said, _ in rows:
+        fields = {key: values[one] for key, one in zip(_TEXTS, said, strict=True)}
+        fields["diverged"] = bool(fields["diverged"])
+        epochs, last_metrics = metrics.get(trial_id, (0, {}))
+        found.append(Summary(number=number, state=STATES[state], epochs=epochs, metrics=last_metrics, **fields))
     return found
 
 
-def _check(configs: Iterable[dict[str, Any]]) -> None:
+def _check(configs: Iterable[str]) -> None:
     """Raise pydantic's ValidationError for a configuration with fields of another version. One of each shape is looked
     at, for no value is shown."""
     shapes: set[Any] = set()
-    for config in configs:
+    for config in map(json.loads, configs):
         shape = _shape(config)
         if shape not in shapes:
             TrainConfig.model_validate(config)

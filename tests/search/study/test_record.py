@@ -70,7 +70,8 @@ def test_holes_are_the_validated_epochs_before_the_last_that_are_missing(tmp_pat
 
 def test_an_epoch_that_is_not_validated_is_no_hole(tmp_path):
     study = made(tmp_path)
-    trial = multi_task(study.search, {2: metrics(0.6), 4: metrics(0.7)}, state=TrialState.RUNNING)
+    multi_task(study.search, {2: metrics(0.6), 4: metrics(0.7)}, state=TrialState.RUNNING)
+    (trial,) = study.search.trials
     config = trial.user_attrs["config"] | {"validate_at": [2, 4]}
     study.storage.set_trial_user_attr(trial._trial_id, "config", config)
     assert study.searched()[0].holes == ()

@@ -3,6 +3,7 @@
 import io
 import json
 
+import optuna
 import pandas as pd
 import pytest
 
@@ -10,7 +11,7 @@ from recon.errors import InputError
 from recon.version import code_version
 from search.cli.options import study_names
 from search.run.launch import launch
-from search.study.open import FORMAT, create_study, open_study, studies
+from search.study.open import FORMAT, create_study, open_study, orphaned_trials, studies
 from tests.search import fakes
 from tests.search.conftest import facts, listed, steer
 
@@ -153,14 +154,54 @@ def test_what_another_version_wrote_otherwise_is_a_sentence_with_both_versions(t
 def test_reading_a_half_made_study_is_a_sentence_that_says_what_to_do(tmp_path, splitpoint):
     create_study("torn", None, tmp_path)
     opened = open_study("torn", None, tmp_path)
-    said = "study 'torn' in sqlite:.* is half made: its first launch ended before it began; launch it again"
+    said = "nothing was launched yet in study 'torn' in sqlite:.*: its first launch ended before it began"
     with pytest.raises(InputError, match=said):
         opened.space  # noqa: B018
     with pytest.raises(InputError, match=said):
         opened.data  # noqa: B018
-    code, out, err = splitpoint("confirm", "torn", "--runs-dir", tmp_path)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "is half made" in err
+    for command in ("leaderboard", "export", "confirm", "noise"):
+        code, out, err = splitpoint(command, "torn", "--runs-dir", tmp_path)
+        assert (code, out, err.count("\n")) == (2, "", 1), command
+        assert "nothing was launched yet" in err
+
+
+@pytest.mark.parametrize("storage", ["none", "other", "journal"])
+def test_trials_without_a_study_are_said(tmp_path, splitpoint, storage):
+    for name in ("search-0000", "search-0012", "reference-0003", "else"):
+        (tmp_path / "gone" / "trials" / name).mkdir(parents=True)
+    url = {"none": None, "other": f"sqlite:///{tmp_path}/shared.db", "journal": f"journal://{tmp_path}/no"}[storage]
+    if storage == "other":
+        create_study("another", url, tmp_path)
+    with pytest.raises(InputError) as error:
+        open_study("gone", url, tmp_path)
+    lost = (
+        f"but {tmp_path}/gone/trials holds the folders of 3 trials, whose study was deleted or is in another --storage"
+    )
+    assert str(error.value).startswith("there is no study 'gone' in ")
+    assert lost in str(error.value)
+    assert ("studies there: another" in str(error.value)) == (storage == "other")
+    assert orphaned_trials(tmp_path / "gone") == 3
+    code, out, err = splitpoint("studies", "--runs-dir", tmp_path, "--format", "csv")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert err == f"there is no study 'gone', {lost}\n"
+    create_study("gone", None, tmp_path)
+    assert splitpoint("studies", "--runs-dir", tmp_path, "--format", "csv")[2] == ""
+
+
+def test_a_folder_without_trials_has_lost_nothing(tmp_path):
+    assert orphaned_trials(tmp_path) == 0
+    (tmp_path / "one" / "trials").mkdir(parents=True)
+    with pytest.raises(InputError, match="there is no study file"):
+        open_study("one", None, tmp_path)
+
+
+def test_a_study_with_a_name_of_before_the_rule_is_listed_and_opened_by_none(tmp_path, splitpoint):
+    url = f"sqlite:///{tmp_path}/shared.db"
+    optuna.create_study(study_name="a?b", storage=url, direction="maximize")
+    assert list(studies(url, tmp_path)["study"]) == ["a?b"]
+    code, out, err = splitpoint("leaderboard", "a?b", "--storage", url, "--runs-dir", tmp_path)
+    assert (code, out) == (2, "")
+    assert "'a?b' cannot name a study: use letters" in err
 
 
 def test_a_half_made_study_is_launched_by_the_same_call_and_then_works(local_ray, tmp_path):

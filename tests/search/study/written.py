@@ -45,8 +45,8 @@ def add(
     values: Mapping[int, float] | None = None,
     value: float | None = None,
     **attributes: Any,
-) -> optuna.trial.FrozenTrial:
-    """A trial with its facts; ``values`` are Optuna's copies of the objective, each epoch's SSIM without them."""
+) -> None:
+    """Add a trial with its facts; ``values`` are Optuna's copies of the objective, each epoch's SSIM without them."""
     copies = {epoch: one["ssim"] for epoch, one in history.items()} if values is None else dict(values)
     if value is None and copies:
         value = copies[max(copies)]
@@ -71,20 +71,19 @@ def add(
         intermediate_values=copies,
     )
     half.add_trial(trial)
-    return half.trials[-1]
 
 
-def multi_task(half: optuna.Study, history: Mapping[int, Mapping[str, float]], epochs: int = 4, **more: Any) -> Any:
+def multi_task(half: optuna.Study, history: Mapping[int, Mapping[str, float]], epochs: int = 4, **more: Any) -> None:
     """A multi-task trial of a fixed point, with seed ``more['seed']``."""
     point = Point("I2V2", "naive", 12)
     config = searched(fidelity={"epochs": epochs, "rungs": []}).train_config(point)
     key = more.pop("key", f"mtl/{point.key}/seed={config.seed}")
-    return add(half, config, history, key=key, **more)
+    add(half, config, history, key=key, **more)
 
 
-def stl(half: optuna.Study, task: str, history: Mapping[int, Mapping[str, float]], seed: int = 0, **more: Any) -> Any:
+def stl(half: optuna.Study, task: str, history: Mapping[int, Mapping[str, float]], seed: int = 0, **more: Any) -> None:
     """An STL of a task, of four epochs."""
     whole = searched(fidelity={"epochs": 4, "rungs": []}).train_config(Point("I4", "naive", 12))
     config = whole.model_copy(update={"tasks": (task,), "seed": seed, "slices": {task: 12}})
     about = {"kind": "stl", "stage": "baseline", "weighting": None, "key": f"stl/{task}/n=12/seed={seed}", "seed": seed}
-    return add(half, config, history, **{**about, **more})
+    add(half, config, history, **{**about, **more})
