@@ -4,18 +4,21 @@
     python -m benchmarks.memory --data PREPARED --keep
     python -m benchmarks.memory --data PREPARED --trainings 70 --json
 
-Each training runs in a thread of its own, as Ray Tune runs a trainable, with a layout of its own and checkpoints, and
-with one epoch on a few slices. Between trainings the process calls ``recon.device.release_memory``, unless ``--keep``
-is given. ``in use`` is what the C library's allocator has handed out, where the library tells (glibc).
+Each training runs in a thread of its own, as Ray Tune runs a trainable, with a layout of its own and checkpoints, on a
+few slices. Every second one is stopped in its first report, as Tune stops a trial: by SystemExit. Between trainings the
+process calls ``recon.device.release_memory``, unless ``--keep`` is given. ``in_use_mb`` is what the C library's
+allocator has handed out, where the library tells (glibc).
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import os
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -26,7 +29,7 @@ import torch
 from recon.config import NetworkConfig, TrainConfig
 from recon.data.prepared import PreparedData
 from recon.device import release_memory
-from recon.training.loop import train
+from recon.training.loop import EpochReport, train
 from search.results.text import plain_table
 
 
@@ -68,8 +71,8 @@ def in_use() -> float | None:
     return (found.uordblks + found.hblkhd) / 1e6
 
 
-def one(data: PreparedData, seed: int, blocks: int, slices: int, batch_size: int) -> str:
-    """Train a network with a drawn layout; the layout."""
+def one(data: PreparedData, seed: int, blocks: int, slices: int, batch_size: int, found: list[str]) -> None:
+    """Train a network with a drawn layout, and note the layout."""
     rng = random.Random(seed)
     layout = "".join(rng.choice("IYV") for _ in range(blocks))
     network = NetworkConfig(
@@ -79,14 +82,20 @@ def one(data: PreparedData, seed: int, blocks: int, slices: int, batch_size: int
         tasks=data.tasks,
         network=network,
         slices=dict.fromkeys(data.tasks, slices),
-        epochs=1,
+        epochs=2,
         batch_size=batch_size,
         optimiser="muon",
         seed=seed,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        train(config, data, device="cpu", report=lambda report: report.save(Path(folder) / "checkpoint"))
-    return layout
+    found.append(layout)
+
+    def report(epoch: EpochReport) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            epoch.save(Path(folder) / "checkpoint")
+        if seed % 2 == 0:
+            sys.exit(0)
+
+    train(config, data, device="cpu", report=report)
 
 
 def main() -> None:
@@ -102,14 +111,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = PreparedData(given.data)
+    gc.freeze()  # as a trial's worker does after its imports
     rows = []
     for number in range(1, given.trainings + 1):
         layouts: list[str] = []
         began = time.process_time()
         thread = threading.Thread(
-            target=lambda seed=number, found=layouts: found.append(
-                one(data, seed, given.blocks, given.slices, given.batch_size)
-            )
+            target=one, args=(data, number, given.blocks, given.slices, given.batch_size, layouts)
         )
         thread.start()
         thread.join()

@@ -25,6 +25,7 @@ from recon.data.options import PrepareOptions
 from recon.data.readers import RawVolume
 from recon.data.volume_file import Piece, VolumeRecord, read_record, volume_file, write_volume
 from recon.errors import InputError
+from recon.files import remove_parts
 
 Complex = NDArray[np.complex64]
 Status = Literal["prepared", "kept", "duplicate", "failed"]
@@ -90,9 +91,7 @@ def _prepare_volume(job: VolumeJob, findings: list[Finding]) -> tuple[Status, Vo
             findings += [Finding(str(raw.path), position, "warning", what) for position, what in record.warnings]
             findings += [Finding(str(raw.path), position, "error", what) for position, what in record.left_out]
             return "kept", record
-    # What a killed run left half written of this volume.
-    for stale in path.parent.glob(f".{path.name}.*.part"):
-        stale.unlink(missing_ok=True)
+    remove_parts(path)
     seen = volume.survey(raw, options)
     findings += seen.findings
     seen.require_some()

@@ -32,7 +32,7 @@ from recon.data.readers.raw import undersampling
 from recon.data.splits import Member, build_index, folder_split, join_patients, split
 from recon.data.volume_file import VOLUMES_FOLDER, VolumeRecord, read_record
 from recon.errors import InputError
-from recon.files import replace_file
+from recon.files import remove_parts, replace_file
 from recon.mapping import Map
 
 
@@ -169,6 +169,8 @@ def prepare(
     findings = [one._replace(file=given.get(one.file, one.file)) for result in results for one in result.findings]
     findings += checks.compare_scales(records, paths) + checks.compare_simulations(records, paths)
     problems = checks.table(findings)
+    for name in (DATASET_FILE, INDEX_FILE, PROBLEMS_FILE):
+        remove_parts(out / name)
     if findings or records:
         out.mkdir(parents=True, exist_ok=True)
         with replace_file(out / PROBLEMS_FILE) as fresh:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from recon.data.readers.drawn import NAME as DRAWN_NOISE
 from recon.data.readers.drawn import DrawnNoise, draw_noise, noise_factor
 from recon.data.readers.raw import SIMULATION, SamplesHash, usual_task
-from recon.files import replace_file
+from recon.files import remove_parts, replace_file
 from recon.physics.fourier import ifft
 from recon.simulate.anatomy import Subject
 from recon.simulate.contrast import PROTOCOLS, Protocol, signals, water_and_fat
@@ -204,6 +204,7 @@ def root_sum_of_squares(kspace: NDArray[np.complex64], matrix: int) -> NDArray[n
 def _volume(examination: Examination, side: str, receiver: Receiver, protocol: Protocol) -> Iterator[h5py.File]:
     """An HDF5 file to fill slice by slice; when it is full its attributes follow, and it takes its name."""
     geometry, coils = examination.geometry, examination.coils
+    remove_parts(examination.made(protocol))
     with replace_file(examination.made(protocol)) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("kspace", (geometry.slices, coils, geometry.rows, geometry.columns), np.complex64)
         images = file.create_dataset("reconstruction_rss", (geometry.slices, geometry.matrix, geometry.matrix), "f4")

@@ -257,7 +257,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(raw_folder, prepared_folder, 
 def test_what_a_killed_run_left_half_written_goes(one, tmp_path):
     volumes = tmp_path / "out" / "volumes"
     volumes.mkdir(parents=True)
-    (volumes / ".one.h5.123-abc.part").write_bytes(b"half")
+    (volumes / f".one.h5.{os.getpid()}-abc.part").write_bytes(b"half")  # this process writes nothing yet
     (volumes / "one.h5").write_bytes(b"not HDF5")
     assert prepare(one.path, tmp_path / "out").prepared == ("one",)
     assert [path.name for path in volumes.iterdir()] == ["one.h5"]
