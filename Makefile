@@ -10,9 +10,10 @@ export SPLITPOINT_RUNS := $(RUNS)
 help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# The stamps depend on what pins the environment, so a changed pin installs again.
+# The stamps depend on what pins the environment, so a changed pin installs again, into the same environment: the
+# python3 of another host, or of another login, would break it.
 $(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
