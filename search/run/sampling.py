@@ -136,6 +136,8 @@ class PointSampler:
     def draw(self, wanted: Callable[[Point], bool]) -> Point | None:
         """A wanted point from the sampler; a random one if the sampler keeps proposing others; None if none is
         found."""
+        # As ``Study.ask`` does: otherwise samplers would go on with the trials that they saw at the first draw.
+        self._study._thread_local.cached_all_trials = None
         trial = self._study._storage.get_trial(self._pen)
         for attempt in range(SAMPLER_DRAWS + RANDOM_DRAWS):
             params = self._propose(trial) if attempt < SAMPLER_DRAWS else self._at_random()
