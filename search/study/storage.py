@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ BUSY_SECONDS = 60.0
 """How long a reader or writer waits for another one's lock on an SQLite file."""
 CONNECT_SECONDS = 10
 """How long a connection to a server may take."""
+MAKING_TRIES = 20
+MAKING_SECONDS = 0.25
+"""Two processes that make the tables of one database at once get in each other's way; so often one tries again."""
 SILENT_SECONDS = 20
 """A server that acknowledges nothing for so long is gone, as behind a cable that was pulled."""
 
@@ -63,6 +67,8 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
         )
     path = Path(str(parsed.database))
     _check_file(url, path, create)
+    if not create and not _made(path):
+        raise InputError(f"{shown_file(url, path)} holds no study yet; a launch may be making one")
     storage = _database(parsed)
     if create and filesystem(path) not in NETWORK_FILESYSTEMS:
         # Write-ahead logging lets readers read while the search writes; the mode stays with the file. It needs memory
@@ -135,7 +141,37 @@ def _check_file(url: str, path: Path, create: bool) -> None:
         )
 
 
+def _made(path: Path) -> bool:
+    """Whether Optuna's tables are whole in an SQLite file. Optuna would make them for a reader, who then gets in the
+    way of the launch that makes them."""
+    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as connection:
+        try:
+            return bool(connection.execute("SELECT version_num FROM alembic_version").fetchall())
+        except sqlite3.DatabaseError as error:
+            # Another kind of file is passed on to Optuna, which says what is wrong with it.
+            return "no such table" not in str(error)
+
+
 def _database(url: URL) -> RDBStorage:
+    """Open a database, with another try where a process makes its tables at the same moment."""
+    for _ in range(MAKING_TRIES - 1):
+        try:
+            return _opened(url)
+        except _BeingMade:
+            time.sleep(MAKING_SECONDS)
+    try:
+        return _opened(url)
+    except _BeingMade as error:
+        raise InputError(
+            f"--storage {shown(url.render_as_string(hide_password=False))} cannot be opened: {error}"
+        ) from None
+
+
+class _BeingMade(Exception):
+    """Another process was faster in making a table."""
+
+
+def _opened(url: URL) -> RDBStorage:
     text = url.render_as_string(hide_password=False)
     try:
         engine = {"connect_args": connect_options(url), "pool_pre_ping": url.get_backend_name() != "sqlite"}
@@ -147,11 +183,16 @@ def _database(url: URL) -> RDBStorage:
         raise InputError(
             f"--storage {shown(text)} needs a database driver that is not installed: {error.__cause__ or error}"
         ) from None
+    except sqlalchemy.exc.IntegrityError as error:
+        raise _BeingMade(cause(error, secrets(url))) from None
     except (
         *(sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, sqlite3.Error),
         *(RuntimeError, OSError, ValueError, TypeError, LookupError),
     ) as error:
-        raise InputError(f"--storage {shown(text)} cannot be opened: {cause(error, secrets(url))}") from None
+        said = cause(error, secrets(url))
+        if "already exists" in said:
+            raise _BeingMade(said) from None
+        raise InputError(f"--storage {shown(text)} cannot be opened: {said}") from None
 
 
 @contextlib.contextmanager
