@@ -5,7 +5,9 @@
     python -m benchmarks.memory --data PREPARED --trainings 70 --json
 
 Each training runs in a thread of its own, as Ray Tune runs a trainable, with a layout of its own and checkpoints, on a
-few slices. Every second one is stopped in its first report, as Tune stops a trial: by SystemExit. Between trainings the
+few slices. Every second one is stopped in its first report, as Tune stops a trial: by SystemExit. Before each, another
+thread begins and stays, as some of Ray's do: it takes the arena that the last training has left, so that the next
+training gets a new one, up to eight per processor (glibc). ``--alone`` leaves those threads out. Between trainings the
 process calls ``recon.device.release_memory``, unless ``--keep`` is given. ``in_use_mb`` is what the C library's
 allocator has handed out, where the library tells (glibc).
 """
@@ -13,6 +15,7 @@ allocator has handed out, where the library tells (glibc).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
@@ -95,7 +98,16 @@ def one(data: PreparedData, seed: int, blocks: int, slices: int, batch_size: int
         if seed % 2 == 0:
             sys.exit(0)
 
-    train(config, data, device="cpu", report=report)
+    with contextlib.suppress(SystemExit):
+        train(config, data, device="cpu", report=report)
+
+
+def stay(begun: threading.Event) -> None:
+    """A thread that needs some memory once, and stays."""
+    held = ctypes.create_string_buffer(4000)
+    begun.set()
+    while held:
+        time.sleep(3600)
 
 
 def main() -> None:
@@ -107,6 +119,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=4, help="training slices of each task")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="do not release memory between trainings")
+    parser.add_argument("--alone", action="store_true", help="no other threads")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -116,6 +129,10 @@ def main() -> None:
     for number in range(1, given.trainings + 1):
         layouts: list[str] = []
         began = time.process_time()
+        if not given.alone:
+            begun = threading.Event()
+            threading.Thread(target=stay, args=(begun,), daemon=True).start()
+            begun.wait()
         thread = threading.Thread(
             target=one, args=(data, number, given.blocks, given.slices, given.batch_size, layouts)
         )

@@ -36,8 +36,9 @@ def peak_memory(device: torch.device) -> int:
 def release_memory() -> None:
     """Return to the system what a training needed that has ended.
 
-    A process that trains again and again calls it after each training. The C library keeps what was freed, in an arena
-    of its own for each thread, so the process would grow with each thread in which it trains.
+    A process that trains again and again calls it before each training (benchmarks/memory). The C library keeps what
+    was freed in an arena, and a new thread may get a new arena: a process whose trainings run in threads of their own
+    would keep the peak of one training in each of up to eight arenas per processor. It takes some milliseconds.
     """
     import ctypes
     import gc
