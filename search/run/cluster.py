@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -243,7 +244,17 @@ def _leave(pulse: Pulse) -> None:
     ending.start()
     ending.join(LEAVE_SECONDS)
     if ending.is_alive():
-        atexit.unregister(worker.shutdown)  # it would wait at this process's end
+        # The thread is inside Ray, which crashes when the interpreter is torn down around it.
+        atexit.unregister(worker.shutdown)
+        atexit.register(_abandon)
+
+
+def _abandon() -> None:
+    """End this process as one that failed, without a last word of Ray's."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(1)
 
 
 def _level(verbose: bool) -> int:

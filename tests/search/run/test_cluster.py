@@ -230,3 +230,38 @@ def test_the_death_of_a_part_of_ray_ends_a_driver_within_15_seconds(victim, blow
     while (left := {pid for pid in family if Path(f"/proc/{pid}").exists()}) and time.monotonic() < end:
         time.sleep(0.2)
     assert not left
+
+
+JOINED = """
+import sys
+import time
+from search.run.cluster import cluster, ray_alive
+with cluster(sys.argv[1]):
+    print("joined", flush=True)
+    while (why := ray_alive()) is None:
+        time.sleep(0.2)
+    print(why, flush=True)
+sys.exit(1)
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_of_a_cluster_whose_gcs_hangs_ends_with_exit_code_1(tmp_path):
+    head = Head(tmp_path)
+    try:
+        driver = subprocess.Popen(
+            [sys.executable, "-c", JOINED, head.address],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": head.token},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "joined\n"
+        os.kill(head.gcs, signal.SIGSTOP)
+        out, err = driver.communicate(timeout=40)
+    finally:
+        os.kill(head.gcs, signal.SIGCONT)
+        head.end()
+    assert (driver.returncode, err) == (1, "")
+    assert re.fullmatch(r"Ray's GCS at 127.0.0.1:\d+ has not answered for \d+ s\n", out)
