@@ -97,7 +97,7 @@ class Status:
     """Number of complete baselines and confirmations, and of failed ones."""
     references_failed: int
     references_wanted: int | None
-    """Number of complete ones when this run is over; None if no driver tells."""
+    """Number of complete ones when this run is over, if none fails; None if no driver tells."""
     running: tuple[RunningTrial, ...]
     ended: tuple[EndedTrial, ...]
     """The last ones, newest first."""
@@ -126,9 +126,6 @@ def status(study: OpenStudy, last: int = LAST) -> Status:
     told = claim if claim and driver else {}
     states = Counter(one.state for one in searched if one.closed is None)
     ended = [one for one in searched if one.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    complete, going_on = (
-        sum(one.state is state for one in references) for state in (TrialState.COMPLETE, TrialState.RUNNING)
-    )
     records = [_record(study, one) for one in (*searched, *references) if one.state is TrialState.RUNNING]
     running = tuple(_running(record, space.fidelity.milestones) for record in records)
     epochs = epochs_left(
@@ -148,9 +145,9 @@ def status(study: OpenStudy, last: int = LAST) -> Status:
         stopped=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
         interrupted=_waiting(searched) + _waiting(references),
-        references=complete,
+        references=sum(one.state is TrialState.COMPLETE for one in references),
         references_failed=sum(one.state is TrialState.FAIL and one.closed is None for one in references),
-        references_wanted=complete + going_on + int(told["fixed"]) if "fixed" in told else None,
+        references_wanted=told.get("references"),
         running=running,
         ended=tuple(_last(study, searched, references, last)),
         seconds_left=_seconds(epochs, running) if driver else None,

@@ -253,11 +253,6 @@ class StudySearch(Searcher):
         return self._ledger.outbox
 
     @property
-    def fixed_waiting(self) -> int:
-        """Number of fixed jobs that have not begun."""
-        return len(self._agenda.fixed)
-
-    @property
     def fixed_epochs(self) -> int:
         """Number of epochs of the fixed jobs that have not begun."""
         return sum(job.config.epochs for job in self._agenda.fixed)

@@ -131,11 +131,14 @@ class Watch(tune.Callback):
     lifeline: Lifeline
     hosts: HostWatch
     limits: Limits = field(default_factory=Limits)
+    _references: int = 0
+    """Complete baselines and confirmations when the run is over, if none fails."""
     _looked: float = field(default_factory=time.monotonic)
     _counted: float = field(default_factory=time.monotonic)
     _running: dict[str, Trial] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._references = len(self.search.references) + self.search.fixed_total
         self.search.on_ended = partial(self.display.ended, search=self.search)
         self.search.say = self.display.say
         self.search.tick = self.look
@@ -208,7 +211,7 @@ class Watch(tune.Callback):
             "waiting": search.outbox.waiting,
             "hosts": self.hosts.hosts,
             "budget": search.budget,
-            "fixed": search.fixed_waiting,
+            "references": self._references,
             "fixed_epochs": search.fixed_epochs,
         }
 

@@ -50,7 +50,7 @@ def test_what_runs_is_told_with_its_rung_pace_memory_and_gpu_use(made):
 
 def test_progress_counts_each_trial_once_and_a_continued_one_not_as_failed(made):
     searching(made)
-    drive(made, fixed=2)
+    drive(made, references=3)
     found = status(made.study)
     assert (found.finished, found.stopped, found.failed, found.interrupted, len(found.running)) == (1, 1, 1, 0, 2)
     first, progress, end = sentences(found)
