@@ -155,7 +155,7 @@ def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
         file.write_text(secrets.token_hex(32))
         stack.enter_context(_token_from(file))
     stack.enter_context(_loopback())
-    before = descendants(os.getpid())
+    before = descendants({os.getpid()})
     for left in reversed(range(START_TRIES)):
         try:
             ray.init(
@@ -170,9 +170,9 @@ def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
         except Exception as error:
             if "timed out during startup" not in str(error):
                 raise
-            for pid in descendants(os.getpid()) - before:  # Ray leaves its half-started processes behind
+            for child in descendants({os.getpid()}) - before:  # Ray leaves its half-started processes behind
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(child.pid, signal.SIGKILL)
             if not left:
                 raise InputError(
                     f"Ray did not start on this machine within 30 s, {START_TRIES} times; "

@@ -11,8 +11,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from search.run.knock import Answer, encrypted, host_and_port, knock
 
@@ -33,6 +34,8 @@ class Pulse:
             "raylet": (node.node_ip_address, int(node.node_manager_port)),
         }
         self._silence = dict.fromkeys(self._places, 0.0)
+        self._children: set[Process] = set()
+        """Agents and trials that the raylet started, as of the last look: a dead raylet's are nobody's children."""
         self._over = threading.Event()
 
     def __enter__(self) -> Pulse:
@@ -55,22 +58,28 @@ class Pulse:
         return None
 
     def kill(self) -> None:
-        """Kill what is left of a Ray that this process started. The trials that a live raylet started are killed with
-        it, because without a GCS they take long to notice; those of a dead raylet have ended themselves.
+        """Kill what is left of a Ray that this process started, its agents and trials too: without a GCS or a raylet
+        they take long to notice.
         """
-        children = {child for started in self._started for child in descendants(started.process.pid)}
+        self._note_children()
         for started in self._started:
             started.process.kill()
             started.process.wait()
-        for child in children:
+        for child in self._children & set(_table()):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+                os.kill(child.pid, signal.SIGKILL)
+
+    def _note_children(self) -> None:
+        found = descendants({started.process.pid for started in self._started})
+        if found:
+            self._children = self._children & set(_table()) | found
 
     def _ask(self) -> None:
         alive = {Answer.DONE, Answer.REFUSED, Answer.UNKNOWN}
         if encrypted():
             alive.add(Answer.FOREIGN)
         while not self._over.wait(PAUSE_SECONDS):
+            self._note_children()
             for name, (host, port) in self._places.items():
                 began = time.monotonic()
                 if knock(host, port, seconds=ASK_SECONDS) in alive:
@@ -82,14 +91,30 @@ class Pulse:
                     self._silence[name] += min(took, ASK_SECONDS) + PAUSE_SECONDS
 
 
-def descendants(pid: int) -> set[int]:
-    """The processes that a process started, and theirs."""
-    parents = {}
+class Process(NamedTuple):
+    """A process, told from a later one with the same number by its start."""
+
+    pid: int
+    start: int
+
+
+def _table() -> dict[Process, int]:
+    """The system's processes and their parents' numbers; none where there is no /proc."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             # The second field is a name in brackets, which may hold blanks and brackets itself.
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    while more := {child for child, parent in parents.items() if parent == pid or parent in found} - found:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            found[Process(int(folder.name), int(fields[19]))] = int(fields[1])
+    return found
+
+
+def descendants(pids: Collection[int]) -> set[Process]:
+    """The processes that some processes started, and theirs."""
+    table = _table()
+    found: set[Process] = set()
+    above = set(pids)
+    while more := {child for child, parent in table.items() if parent in above} - found:
         found |= more
+        above |= {child.pid for child in more}
     return found

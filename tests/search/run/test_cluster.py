@@ -115,7 +115,7 @@ LOOPBACK = {
 
 
 def test_no_process_of_a_local_ray_listens_beyond_loopback(head):
-    addresses = listening({head.process.pid} | descendants(head.process.pid))
+    addresses = listening({head.process.pid} | {one.pid for one in descendants({head.process.pid})})
     assert sum(map(len, addresses.values())) >= 4, f"driver, GCS, raylet and trial all listen somewhere: {addresses}"
     assert addresses.keys() <= LOOPBACK
 
@@ -213,7 +213,7 @@ DEATHS = [("raylet", signal.SIGKILL), ("gcs", signal.SIGKILL), ("gcs", signal.SI
 @pytest.mark.parametrize(("victim", "blow"), DEATHS)
 def test_the_death_of_a_part_of_ray_ends_a_driver_within_15_seconds(victim, blow, tmp_path):
     head = Head(tmp_path)
-    family = descendants(head.process.pid)
+    family = {one.pid for one in descendants({head.process.pid})}
     began = time.monotonic()
     os.kill(getattr(head, victim), blow)
     while head.process.poll() is None and time.monotonic() - began < 40:
