@@ -28,7 +28,6 @@ from search.run.ledger import Half, Ledger
 from search.run.lifeline import Lifeline
 from search.run.outbox import Outbox
 from search.run.progress import Display
-from search.run.schedule import worse_than_zero_filled
 from search.run.searcher import StudySearch
 from search.run.trial import Trainer, train_on_prepared
 from search.run.tuning import Limits, Watch, run_tune
@@ -204,20 +203,18 @@ def run(
             _search(search, driver, space, facts, display, outbox, how)
     finally:
         outbox.close(0)
-    searched = study.searched()
-    count = {state: sum(record.state is state for record in searched) for state in State}
-    complete = [record for record in searched if record.state is State.COMPLETE]
-    diverged = sum(record.diverged for record in searched)
+    tally = search.tally
+    complete = tally.states[State.COMPLETE]
     return Outcome(
         study,
-        complete=count[State.COMPLETE],
-        pruned=count[State.PRUNED],
-        failed=sum(record.state is State.FAIL and record.closed is None for record in searched),
+        complete=complete,
+        pruned=tally.states[State.PRUNED],
+        failed=tally.states[State.FAIL],
         references=len(search.references),
         failures=tuple(search.failed),
         blocked=search.blocked,
-        diverged=diverged,
-        hopeless=bool(complete or diverged) and all(worse_than_zero_filled(record.metrics) for record in complete),
+        diverged=tally.diverged,
+        hopeless=bool(complete or tally.diverged) and not tally.better,
         exhausted=search.exhausted,
         seconds=time.monotonic() - began,
     )
@@ -256,10 +253,10 @@ def _search(
             display.say(remark)
         try:
             with Lifeline(last_words) as lifeline, HostWatch(found, lambda nodes: find(only=nodes)) as hosts, display:
-                for record in study.searched():
+                for record in search.earlier:
                     display.remember(record)
                 watch = Watch(search, driver, display, how.resources, signals, lifeline, hosts, how.limits)
-                run_tune(search, space, facts, watch, study, how.resources, how.trainer)
+                run_tune(search, space, facts, watch, how.resources, how.trainer)
             if not search.over:
                 raise KeyboardInterrupt
             outbox.drain()

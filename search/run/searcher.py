@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from search.run.checkpoints import keep_last
 from search.run.jobs import FixedJob
 from search.run.ledger import Ledger, Live
 from search.run.outbox import Outbox
-from search.run.schedule import roots
+from search.run.schedule import roots, worse_than_zero_filled
 from search.run.trial import CHECKPOINT, LOST, NOTE, OBJECTIVE
 from search.study.open import OpenStudy
 from search.study.record import EPOCH_ATTRIBUTE, Record, State
@@ -36,6 +38,30 @@ FAILURES_IN_A_ROW = 8
 """If this many searched trials fail one after the other, the search itself has failed."""
 ANSWER_SECONDS = 0.5
 """How long Tune's loop waits for the storage to make a trial; other trials need the loop, too."""
+
+
+@dataclass
+class Tally:
+    """Counts of searched trials."""
+
+    states: Counter[State] = field(default_factory=Counter)
+    """By state; a trial that was closed did not fail, and is not among them."""
+    diverged: int = 0
+    epochs: int = 0
+    """Epochs of those that finished or were stopped early."""
+    better: int = 0
+    """Networks that finished and are not worse than the zero-filled images."""
+
+    def add(self, record: Record) -> None:
+        """Count one that has ended."""
+        if record.closed is not None:
+            return
+        self.states[record.state] += 1
+        self.diverged += record.diverged
+        if record.state in (State.COMPLETE, State.PRUNED):
+            self.epochs += record.epochs
+        if record.state is State.COMPLETE:
+            self.better += not worse_than_zero_filled(record.metrics)
 
 
 class StudySearch(Searcher):
@@ -94,11 +120,12 @@ class StudySearch(Searcher):
         self._starter = Starter(
             study.folder.resolve() / TRIALS_FOLDER, self._agenda, ledger, roots(searched), self._tell
         )
-        ended = [record for record in searched if record.state in (State.COMPLETE, State.PRUNED)]
-        self.finished = len(ended)
-        """Number of searched trials that finished or were stopped early, including earlier runs."""
-        self.epochs_searched = sum(record.epochs for record in ended)
-        """Epochs of those."""
+        self.earlier = searched
+        """Searched trials of earlier runs; whoever needs them no more may clear the list."""
+        self.tally = Tally()
+        """Searched trials, including earlier runs."""
+        for record in searched:
+            self.tally.add(record)
 
     # What Tune calls
 
@@ -233,6 +260,16 @@ class StudySearch(Searcher):
         self.say(text)
 
     @property
+    def finished(self) -> int:
+        """Number of searched trials that finished or were stopped early, including earlier runs."""
+        return self.tally.states[State.COMPLETE] + self.tally.states[State.PRUNED]
+
+    @property
+    def epochs_searched(self) -> int:
+        """Epochs of those."""
+        return self.tally.epochs
+
+    @property
     def blocked(self) -> dict[str, str]:
         """Fixed jobs that cannot run, by key, and why."""
         return self._agenda.blocked
@@ -291,8 +328,7 @@ class StudySearch(Searcher):
         if failed:
             self.failed.append(record)
         if record.stage == "search":
-            self.finished += not failed
-            self.epochs_searched += 0 if failed else record.epochs
+            self.tally.add(record)
             self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
         elif failed:
             self.blocked[record.key] = record.error or "it failed"

@@ -27,7 +27,6 @@ from search.run.schedule import Rungs, SuccessiveHalving
 from search.run.scratch import scratch
 from search.run.searcher import StudySearch
 from search.run.trial import EPOCH, OBJECTIVE, Trainer, reports_of, run_trial, trainer_path
-from search.study.open import OpenStudy
 from spaces.space import Space
 
 LOOK_SECONDS = 1.0
@@ -59,7 +58,6 @@ def run_tune(
     space: Space,
     facts: DataFacts,
     watch: Watch,
-    study: OpenStudy,
     resources: Resources,
     trainer: Trainer,
 ) -> None:
@@ -67,7 +65,8 @@ def run_tune(
     cpus, gpus, concurrent = fit(resources)
     search.runtime = Runtime(facts.path, trainer_path(trainer), "cuda" if gpus else "cpu", max(1, int(cpus)))
     rungs = Rungs(space.fidelity.milestones, space.fidelity.reduction)
-    rungs.rebuild(study.searched())
+    rungs.rebuild(search.earlier)
+    search.earlier.clear()
     scheduler = SuccessiveHalving(rungs, search.note_error, search.note_stop, lambda: search.leaving)
     # Tune's own state goes into a folder that nobody reads: the study is the state.
     # tune.run and not a Tuner: that one pickles the searcher, and with it the storage's password, into a file.
