@@ -145,6 +145,12 @@ def ray_alive(timeout: float = 6.0) -> str | None:
     return None if _Connection.pulse is None else _Connection.pulse.verdict(timeout)
 
 
+def abandon() -> None:
+    """Kill all processes of a local Ray that ``cluster`` started: the last act of a driver that is stuck in it."""
+    if _Connection.pulse is not None:
+        _Connection.pulse.kill()
+
+
 def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
     """Start a Ray on this machine, which ends with the stack."""
     folder = stack.enter_context(scratch("splitpoint-ray-"))

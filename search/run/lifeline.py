@@ -8,12 +8,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from search.run.cluster import ray_alive
+from search.run.cluster import abandon, ray_alive
 
 ASK_SECONDS = 1.0
 ANSWER_SECONDS = 6.0
 """How long Ray may be silent."""
-STUCK_SECONDS = 10.0
+STUCK_SECONDS = 5.0
 """How long the driver may take from Ray's death to its own end; then the thread ends the process."""
 
 
@@ -49,6 +49,7 @@ class Lifeline:
         while not self._over.wait(ASK_SECONDS):
             if self.ask() is not None and not self._over.wait(STUCK_SECONDS):
                 self._last_words(str(self.dead))
+                abandon()
                 os._exit(1)
 
 

@@ -157,9 +157,10 @@ def troubled(local_ray, tmp_path_factory):
         folder / "data",
         I4_naive={"nan_at": 2},
         V4_naive={"diverge_at": 3},
-        Y4_naive={"raise_at": 3},
-        I2V2_naive={"die_at": 3},
-        I2Y2_naive={"raise_at": 2, "always": True},
+        # Epochs of milliseconds would share a checkpoint.
+        Y4_naive={"raise_at": 3, "seconds": 0.6},
+        I2V2_naive={"die_at": 3, "seconds": 0.6},
+        I2Y2_naive={"raise_at": 2, "always": True, "seconds": 0.6},
         IV3_naive={"refuse_at": 1},
     )
     layouts = ("I4", "V4", "Y4", "I2V2", "I2Y2", "IV3", "I3V")
