@@ -33,6 +33,7 @@ START_TRIES = 3
 """Ray gives its own processes 30 s to start, which a busy machine may not keep."""
 LEAVE_SECONDS = 8.0
 """How long Ray may take to end where a part of it is dead."""
+TOKEN_FILE = "auth_token"
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials read their data themselves; Ray's object store carries next to nothing."""
 
@@ -153,11 +154,11 @@ def abandon() -> None:
 
 def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
     """Start a Ray on this machine, which ends with the stack."""
-    folder = stack.enter_context(scratch("splitpoint-ray-"))
+    folder = stack.enter_context(scratch("splitpoint-ray-", _end_orphans))
     if "RAY_AUTH_TOKEN" not in os.environ:
         # Ray's own token file may be readable by others; nobody else can look into this folder, while Ray makes its
         # own folder everybody's.
-        file = folder / "auth_token"
+        file = folder / TOKEN_FILE
         file.write_text(secrets.token_hex(32))
         stack.enter_context(_token_from(file))
     stack.enter_context(_loopback())
@@ -184,6 +185,16 @@ def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
                     f"Ray did not start on this machine within 30 s, {START_TRIES} times; "
                     "the machine is too busy, or out of memory"
                 ) from error
+
+
+def _end_orphans(folder: Path) -> None:
+    """End what is left of the Ray in the folder of a driver that was killed: its agents look for their GCS for a
+    minute. They are known by the token that they were given."""
+    wanted = f"RAY_AUTH_TOKEN_PATH={folder / TOKEN_FILE}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _join(stack: contextlib.ExitStack, address: str, verbose: bool) -> None:

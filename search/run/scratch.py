@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LONGEST_BASE = 15
@@ -16,14 +16,20 @@ most."""
 
 
 @contextlib.contextmanager
-def scratch(prefix: str) -> Iterator[Path]:
-    """A folder of its own with a short path; folders of the same prefix whose makers are dead are swept out."""
+def scratch(prefix: str, orphaned: Callable[[Path], None] = lambda folder: None) -> Iterator[Path]:
+    """A folder of its own with a short path; folders of the same prefix whose makers are dead are swept out.
+
+    Args:
+        prefix: of the folders' names.
+        orphaned: called with each folder whose maker is dead, before it is removed.
+    """
     base = Path(tempfile.gettempdir())
     if len(str(base)) > LONGEST_BASE and os.access("/tmp", os.W_OK):
         base = Path("/tmp")
     for old in base.glob(f"{prefix}*"):
         with contextlib.suppress(OSError), (old / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            orphaned(old)
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
     with (folder / "lock").open("a") as lock:
