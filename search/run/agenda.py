@@ -74,16 +74,11 @@ class Agenda:
         self._points = PointSampler(self.mirror.study, space, seed)
         self._drawn: Point | None = None
         """A drawn point that waits for the jobs that it starts from and is judged by."""
-        continued = {record.continues for record in searched}
-        waiting = [
-            record
-            for record in searched
-            if record.number not in continued
-            and (record.closed == INTERRUPTED or (retry_failed and record.fault is not None))
-        ]
-        self._interrupted = deque(waiting if budget else [])
+        waiting = _waiting(searched, retry_failed) if budget else []
+        self._interrupted = deque(waiting)
         # A fault of the machine or the data says nothing of the configuration.
         self._tried = {record.key for record in searched if record.fault is None or record.closed is not None}
+        self._tried |= {record.key for record in waiting}
         known = space.known() if budget else []
         self._known = deque(point for point in known if mtl_key(point, space.seed) not in self._tried)
         self._fixed: deque[tuple[FixedJob, Record | None]] = deque()
@@ -142,6 +137,18 @@ class Agenda:
     def _forget_hopeless(self) -> None:
         self._known = deque(point for point in self._known if not self.needs.hopeless(point))
         self._interrupted = deque(record for record in self._interrupted if not self.needs.hopeless(point_of(record)))
+
+
+def _waiting(searched: Iterable[Record], retry_failed: bool) -> list[Record]:
+    """The searched trials to go on with: of each configuration that has not ended, the last that was interrupted, or
+    met a fault that is not its own and is to be tried again."""
+    last = {record.key: record for record in searched if record.state is not State.RUNNING}
+    ended = {record.key for record in searched if record.closed is None and record.fault is None}
+    return [
+        record
+        for record in last.values()
+        if record.key not in ended and (record.closed == INTERRUPTED or (retry_failed and record.fault is not None))
+    ]
 
 
 def _predecessor(job: FixedJob, records: Iterable[Record]) -> Record | None:

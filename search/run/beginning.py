@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial
 from search.run.agenda import Agenda, Work
 from search.run.checkpoints import Checkpoint, checkpoints, newest
 from search.run.ledger import Half, Ledger, Live
+from search.run.outbox import TOKEN
 from search.run.sampling import Parameters, parameters
 from search.run.trial import TrialJob
 from search.study.record import Record
@@ -120,6 +122,12 @@ class Starter:
             self._roots[number] = root
             self._agenda.mirror.began(trial)
         name = folder_name(work.half, number)
+        if (self.folder / name).exists():
+            # A power cut can take the record of a trial whose folder stays. The number is given again, the folder not.
+            self._say(
+                f"{self.folder / name} holds checkpoints of a trial that the study does not have; they are removed"
+            )
+            shutil.rmtree(self.folder / name)
         assert self.runtime is not None
         described = TrialJob(
             name=name,
@@ -131,6 +139,7 @@ class Starter:
             trainer=self.runtime.trainer,
             init=self._agenda.references[job.needs].checkpoint if job.needs else None,
             folder=str(self.folder / name),
+            token=trial.user_attrs[TOKEN],
             resume=str(resume.path) if resume else None,
             recorded=beginning.recorded,
             metric=self._space.objective.metric if job.stage == "search" else "ssim",

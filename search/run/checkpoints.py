@@ -43,6 +43,8 @@ class Checkpoint:
     epoch: int
     reports: Mapping[int, Report]
     """By epoch, the reports up to this checkpoint; empty for one that an earlier version wrote."""
+    token: str | None = None
+    """The token of the trial that wrote it."""
 
 
 def path_of(folder: Path, epoch: int) -> Path:
@@ -56,7 +58,9 @@ def epoch_of(path: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def write(folder: Path, epoch: int, save: Callable[[Path], None], reports: Mapping[int, Report]) -> Path:
+def write(
+    folder: Path, epoch: int, save: Callable[[Path], None], reports: Mapping[int, Report], token: str | None = None
+) -> Path:
     """Write a checkpoint, synced to the disk, so that it is there whole or not at all; older ones go, but for the last.
 
     Args:
@@ -64,18 +68,20 @@ def write(folder: Path, epoch: int, save: Callable[[Path], None], reports: Mappi
         epoch: finished epochs.
         save: writes the trainer's files into a folder that does not exist yet.
         reports: by epoch, the reports up to this one.
+        token: the trial's, so that another study's trial of this number is not taken for it.
 
     Returns:
         Its path. One of this epoch that is whole stays: an attempt that was taken for dead may have written it.
     """
     path = path_of(folder, epoch)
-    if not _whole(path):
+    if not _whole(path, token):
         fresh = Path(folder) / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
         Path(folder).mkdir(parents=True, exist_ok=True)
         try:
             save(fresh)
             files = {one.relative_to(fresh).as_posix(): _stamp(one) for one in _files(fresh)}
-            about = {"epoch": epoch, "files": files, "reports": {str(one): reports[one] for one in sorted(reports)}}
+            told = {str(one): reports[one] for one in sorted(reports)}
+            about = {"epoch": epoch, "token": token, "files": files, "reports": told}
             text = json.dumps(about)
             (fresh / REPORTS).write_text(f"{text}\n{zlib.crc32(text.encode()):08x}\n")
             for one in (*_files(fresh), fresh):
@@ -121,7 +127,20 @@ def read(path: Path) -> Checkpoint:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"the checkpoint {path} is damaged: {REPORTS} cannot be read") from error
-    return Checkpoint(path, epoch, reports)
+    return Checkpoint(path, epoch, reports, about.get("token"))
+
+
+def of_trial(folder: Path, token: str | None) -> list[Path]:
+    """The checkpoints in a trial's folder that this trial wrote, the newest first; damaged ones are among them."""
+    found = []
+    for path in checkpoints(folder):
+        try:
+            mine = read(path).token == token
+        except DamagedCheckpoint:
+            mine = True
+        if mine:
+            found.append(path)
+    return found
 
 
 def newest(paths: Iterable[Path]) -> tuple[Checkpoint | None, str | None]:
@@ -159,12 +178,11 @@ def sweep_all(trials: Path) -> None:
         state.unlink(missing_ok=True)
 
 
-def _whole(path: Path) -> bool:
+def _whole(path: Path, token: str | None) -> bool:
     try:
-        read(path)
+        return read(path).token == token
     except DamagedCheckpoint:
         return False
-    return True
 
 
 def _files(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from search.run.driver import driving
 from search.run.facts import DataFacts
 from search.run.jobs import confirmations
 from search.run.launch import How, Outcome, agree, run
-from search.run.leaving import GRACE_SECONDS
+from search.run.leaving import GRACE_SECONDS, Signals
 from search.run.trial import Trainer, train_on_prepared
 from search.run.tuning import Limits
 from search.study.open import OpenStudy, create_study, open_study
@@ -80,7 +80,7 @@ def confirm(
     """
     how = How(address, resources, limits, False, grace, trainer, verbose)
     open_study(study, storage, runs_dir)  # it must exist; what follows would make it
-    with quiet(), driving(create_study(study, storage, Path(runs_dir))) as driver:
+    with quiet(), Signals(grace) as signals, driving(create_study(study, storage, Path(runs_dir))) as driver:
         opened = driver.study
         space = opened.space
         facts = data if isinstance(data, DataFacts) else DataFacts.of(Path(data or opened.data))
@@ -88,7 +88,7 @@ def confirm(
         points = [point_of(record) for record in leaders(opened, top or space.confirm.top)]
         points = list(dict.fromkeys([*points, *space.beside(point.scarce_slices for point in points)]))
         jobs = confirmations(space, points, _seeds(space, seeds or space.confirm.seeds), facts.slices)
-        return run(driver, space, facts, jobs, 0, f"{study}, confirming", how)
+        return run(driver, space, facts, jobs, 0, f"{study}, confirming", how, signals)
 
 
 def _seeds(space: Space, count: int) -> range:

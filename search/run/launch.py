@@ -31,7 +31,7 @@ from search.run.progress import Display
 from search.run.searcher import StudySearch
 from search.run.trial import Trainer, train_on_prepared
 from search.run.tuning import Limits, Watch, run_tune
-from search.study.open import FORMAT, OpenStudy, create_study
+from search.study.open import FORMAT, OpenStudy, create_study, orphaned_trials
 from search.study.record import Record, State
 from search.study.storage import quiet, shown
 from spaces.reading import load_space
@@ -139,9 +139,16 @@ def launch(
     facts = data if isinstance(data, DataFacts) else DataFacts.of(Path(data))
     space = space.on(facts.slices, str(facts.path))
     how = How(address, resources, limits, retry_failed, grace, trainer, verbose)
-    with quiet(), driving(create_study(study, storage, Path(runs_dir))) as driver:
+    with quiet(), Signals(grace) as signals, driving(create_study(study, storage, Path(runs_dir))) as driver:
+        lost = 0 if driver.study.attributes.get("space") else orphaned_trials(driver.study.folder)
+        if lost:
+            raise InputError(
+                f"{driver.study.folder / TRIALS_FOLDER} holds the folders of {lost} trials, and "
+                f"{shown(driver.study.url)} has no study {study!r}: give the --storage that it is in, or choose "
+                "another --study"
+            )
         agree(driver.study, space, facts)
-        return run(driver, space, facts, launched(space, facts.slices), space.trials, study, how)
+        return run(driver, space, facts, launched(space, facts.slices), space.trials, study, how, signals)
 
 
 def agree(study: OpenStudy, space: Space, facts: DataFacts) -> None:
@@ -181,6 +188,7 @@ def run(
     budget: int,
     title: str,
     how: How,
+    signals: Signals,
 ) -> Outcome:
     """Run fixed jobs and searched trials on Ray until nothing is left. Whatever happens, leave no trial open."""
     began = time.monotonic()
@@ -200,7 +208,7 @@ def run(
             how.retry_failed,
         )
         if not search.idle:
-            _search(search, driver, space, facts, display, outbox, how)
+            _search(search, driver, space, facts, display, outbox, how, signals)
     finally:
         outbox.close(0)
     tally = search.tally
@@ -228,6 +236,7 @@ def _search(
     display: Display,
     outbox: Outbox,
     how: How,
+    signals: Signals,
 ) -> None:
     """Start Ray or join it, run the searcher's jobs, and close what is open in the end."""
     study = driver.study
@@ -243,7 +252,10 @@ def _search(
 
     where = "starting a Ray on this machine" if how.address is None else f"joining {how.address}"
     display.say(f"{display.title}: {where}")
-    with cluster(how.address, how.verbose), Signals(how.grace) as signals:
+    signals.look(())
+    with cluster(how.address, how.verbose):
+        signals.take()  # Ray has taken them
+        signals.look(())
         find = partial(look, facts.path, facts.hash, study.folder.resolve(), code_version(), how.resources)
         found = find()
         lacking = complaint(found)

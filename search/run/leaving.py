@@ -31,10 +31,14 @@ class Signals:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
+        self.take()
+        return self
+
+    def take(self) -> None:
+        """Take the signals, also from who has taken them since."""
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
             for one in (signal.SIGINT, signal.SIGTERM):
-                self._before[one] = signal.signal(one, self._take)
-        return self
+                self._before.setdefault(one, signal.signal(one, self._take))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

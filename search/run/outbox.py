@@ -7,6 +7,7 @@ search with the reason. Whatever is written twice, because an answer was lost, l
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -153,6 +154,12 @@ class Outbox:
     # The thread
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # whatever it is, the driver must not wait for a thread that is gone
+            self._give_up(error if isinstance(error, Exception) else RuntimeError(f"the outbox ended: {error!r}"))
+
+    def _serve(self) -> None:
         while True:
             with self._changed:
                 while not (self._waiting or self._beat or self._closing):
@@ -169,8 +176,6 @@ class Outbox:
                 self._check_file()
                 if batch:
                     self._write(batch)
-                if beat is not None:
-                    beat()
             except Exception as error:
                 if not self._goes_on(error):
                     return
@@ -178,11 +183,19 @@ class Outbox:
             with self._changed:
                 for _ in batch:
                     self._waiting.popleft()
-                if self._beat is beat:
-                    self._beat = None
                 self._busy = False
                 self._hurried = self._hurried and bool(self._waiting)
                 self._changed.notify_all()
+            try:
+                if beat is not None:
+                    beat()
+            except Exception as error:
+                if not self._goes_on(error):
+                    return
+                continue
+            with self._changed:
+                if self._beat is beat:
+                    self._beat = None
             self._came_back()
 
     def _next(self) -> list[Fact | End | _Creation | _Then]:
@@ -253,7 +266,7 @@ class Outbox:
             return self._give_up(SearchError(sentence))
         if away >= NOTICE_SECONDS and not self._told_away:
             self._told_away = True
-            self._say(
+            self._tell(
                 f"{self._where} cannot be written to ({cause(error)}): trainings go on, their results wait, and it is "
                 f"tried again for {patience:.0f} s"
             )
@@ -269,9 +282,14 @@ class Outbox:
             self._changed.notify_all()
         return False
 
+    def _tell(self, text: str) -> None:
+        """Say something; that nobody listens any more (a closed terminal) keeps nothing from being written."""
+        with contextlib.suppress(Exception, SystemExit):
+            self._say(text)
+
     def _came_back(self) -> None:
         if self._told_away:
-            self._say(f"{self._where} can be written to again after {self.away:.0f} s")
+            self._tell(f"{self._where} can be written to again after {self.away:.0f} s")
         self._away_since, self._told_away = None, False
 
 

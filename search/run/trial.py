@@ -26,7 +26,7 @@ from ray import tune
 from recon.config import Config, TrainConfig
 from recon.errors import DataError, InputError
 from recon.evaluation.definitions import Quantity
-from search.run.checkpoints import Report, checkpoints, newest, write
+from search.run.checkpoints import Report, newest, of_trial, write
 from search.study.slices import packed
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class TrialJob(Config):
     """The checkpoint whose weights the training starts from."""
     folder: str
     """The trial's folder, for its checkpoints; every host sees it."""
+    token: str | None = None
+    """Tells the trial from another study's of the same number."""
     resume: str | None = None
     """The checkpoint of an interrupted predecessor, to start from while the folder has none."""
     recorded: tuple[int, ...] = ()
@@ -156,7 +158,7 @@ def run_trial(config: Mapping[str, str]) -> None:
     release_memory()  # not at the end, where a stopped training's frames still hold it
     reset_peak_memory()
     node = f"{platform.node()} ({ray.util.get_node_ip_address()})"
-    found, damage = newest([*checkpoints(Path(job.folder)), *([Path(job.resume)] if job.resume else [])])
+    found, damage = newest([*of_trial(Path(job.folder), job.token), *([Path(job.resume)] if job.resume else [])])
     reports = dict(found.reports) if found else {}
     reached = found.epoch if found else 0
     waiting: list[Report] = []
@@ -189,7 +191,7 @@ def run_trial(config: Mapping[str, str]) -> None:
         waiting.append(one)
         # Epochs of milliseconds are told together: a result costs the driver more than such an epoch the trial.
         if epoch.epoch in job.slices_at or time.monotonic() - sent >= GATHER_SECONDS:
-            tell(**{CHECKPOINT: str(write(Path(job.folder), epoch.epoch, epoch.save, reports))})
+            tell(**{CHECKPOINT: str(write(Path(job.folder), epoch.epoch, epoch.save, reports, job.token))})
 
     def fail(error: str, fault: str | None = None) -> None:
         tell(**{ERROR: error, OBJECTIVE: math.nan}, **({FAULT: fault} if fault else {}))

@@ -72,6 +72,8 @@ def train(
     for epoch in range(start + 1, config.epochs + 1):
         time.sleep(mine.get("seconds", 0.0))
         note(data, config, epoch, init)
+        if epoch == mine.get("hang_at") and (mine.get("always") or times(data, config, epoch) == 1):
+            time.sleep(3600)
         if epoch == mine.get("refuse_at"):
             raise InputError("the data do not fit")
         if epoch == mine.get("diverge_at"):

@@ -159,3 +159,11 @@ def test_a_checkpoint_of_an_earlier_version_stands_for_itself(tmp_path):
     (tmp_path / "checkpoint_000004").mkdir()
     found = read(tmp_path / "checkpoint_000004")
     assert (found.epoch, found.reports) == (0, {})
+
+
+def test_a_checkpoint_of_another_studys_trial_of_the_same_number_is_not_taken(tmp_path):
+    write(tmp_path, 3, save, {3: {}}, token="theirs")
+    assert module.of_trial(tmp_path, "mine") == []
+    path = write(tmp_path, 3, save, {3: {}}, token="mine")
+    assert read(path).token == "mine"
+    assert module.of_trial(tmp_path, "mine") == [path]

@@ -22,6 +22,7 @@ from search.results.pick import picked
 from search.run.cluster import Resources, fit
 from search.run.confirm import confirm, leaders
 from search.run.launch import Outcome, launch
+from search.run.tuning import Limits
 from search.study.open import create_study, open_study
 from search.study.record import State
 from tests.search import fakes
@@ -549,3 +550,36 @@ def test_a_killed_search_goes_on_where_it_was_and_an_interrupted_one_too(local_r
     continued = [record for record in records if record.continues is not None and record.values]
     assert continued
     check_rungs(outcome.study)
+
+
+@pytest.mark.slow
+def test_a_trial_that_hangs_is_ended_and_tried_again_and_one_that_takes_too_long_fails(local_ray, tmp_path):
+    hangs = {"hang_at": 2, "seconds": 0.6}
+    steer(tmp_path / "data", I4_naive=hangs, V4_naive={**hangs, "always": True})
+    wanted = listed("I4", "V4", baselines={"kinds": []})
+    limits = Limits(silence=15.0)  # a worker's start is silent, too
+    outcome = run(tmp_path, wanted, limits=limits, resources=Resources(max_failures=1))
+    assert lines(tmp_path, layout="I4") == [1, 2, 2, 3, 4]
+    assert (of(outcome, "I4").state, of(outcome, "I4").epochs) == (State.COMPLETE, 4)
+    record = of(outcome, "V4")
+    assert (record.state, record.fault, record.epochs) == (State.FAIL, "timeout", 1)
+    assert record.error == "no report for 15 s (--silence)"
+    assert lines(tmp_path, layout="V4") == [1, 2, 2]
+
+    more = listed("I4", "V4", baselines={"kinds": []})
+    limits = Limits(trial=20.0)
+    outcome = run(tmp_path, more, limits=limits, resources=Resources(max_failures=1), retry_failed=True)
+    record = outcome.study.searched()[-1]
+    assert (record.layout, record.continues, record.fault) == ("V4", 1, "timeout")
+    assert record.error == "it took longer than 20 s (--trial-timeout)"
+    assert lines(tmp_path, layout="V4") == [1, 2, 2, 2], "one attempt"
+
+
+def test_folders_of_trials_without_their_study_are_said_and_left_alone(local_ray, tmp_path):
+    steer(tmp_path / "data")
+    folder = tmp_path / "runs" / "one" / "trials" / "search-0000" / "epoch-00001"
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError, match=r"holds the folders of 1 trials, and sqlite:.* has no study 'one'"):
+        run(tmp_path, listed("I4"))
+    assert folder.is_dir()
+    assert fakes.log(tmp_path / "data") == []
