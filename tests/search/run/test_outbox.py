@@ -239,3 +239,36 @@ def test_a_database_that_fails_at_any_statement_ends_up_as_one_that_never_did(tm
         studies.append([(one.state, one.value, one.user_attrs, one.intermediate_values) for one in study.trials])
     assert studies[0] == studies[1]
     assert len(studies[0]) == 4
+
+
+def test_a_heartbeat_that_fails_does_not_repeat_what_was_written_before_it(storage, box):
+    study = study_of(storage)
+    beats: list[int] = []
+
+    def beat() -> None:
+        beats.append(1)
+        if len(beats) < 3:
+            raise OSError(5, "Input/output error")
+
+    box.beat(beat)
+    assert box.create(study._study_id, template("a")).result(10) == (0, 0)
+    assert box.drain(10)
+    end = time.monotonic() + 10
+    while len(beats) < 3 and time.monotonic() < end:
+        time.sleep(0.02)
+    assert box.failure is None
+    assert storage.calls.count("create_new_trial") == 1
+
+
+def test_a_terminal_that_is_gone_keeps_nothing_from_being_written(storage):
+    def say(text: str) -> None:
+        raise SystemExit(1)
+
+    box = Outbox(storage, "the study", say, patience=60)
+    study = study_of(storage)
+    storage.away = OSError(5, "Input/output error")
+    made = box.create(study._study_id, template("a"))
+    time.sleep(0.4)
+    storage.away = None
+    assert made.result(10) == (0, 0)
+    assert box.close(10)

@@ -802,3 +802,26 @@ def test_trials_begin_again_when_the_storage_is_back(tmp_path, monkeypatch):
     late.set_result(made(tune._study.search._study_id, template).result(10))
     assert tune.next()[1].config.network.layout == "I2V2"
     assert len(tune.study.searched()) == 1
+
+
+def test_retry_failed_serves_a_known_configuration_once_and_one_that_ended_since_not_at_all(tmp_path):
+    _, job = failed_by_the_machine(tmp_path)
+    again = Tune(tmp_path, space(trials=3), retry_failed=True)
+    served = [again.next() for _ in range(3)]
+    layouts = [one.config.network.layout for _, one in served]
+    assert len(set(layouts)) == 3
+    assert layouts[0] == job.config.network.layout
+    for trial_id, _ in served:
+        again.whole(trial_id)
+    third = Tune(tmp_path, space(trials=4), retry_failed=True)
+    assert third.next()[1].config.network.layout not in layouts
+
+
+def test_a_folder_of_a_trial_that_the_study_lost_is_removed_before_its_number_is_used_again(tmp_path):
+    folder = tmp_path / "s" / "trials" / "search-0000"
+    write(folder, 9, lambda fresh: fresh.mkdir(), {9: {}}, token="of a trial that a power cut took")
+    tune = Tune(tmp_path, space())
+    _, job = tune.next()
+    assert job.folder == str(folder)
+    assert not folder.exists()
+    assert tune.said == [f"{folder} is of a trial that the study does not have, and is removed"]
