@@ -123,10 +123,8 @@ class Starter:
             self._agenda.mirror.began(trial)
         name = folder_name(work.half, number)
         if (self.folder / name).exists():
-            # A power cut can take the record of a trial whose folder stays. The number is given again, the folder not.
-            self._say(
-                f"{self.folder / name} holds checkpoints of a trial that the study does not have; they are removed"
-            )
+            # A power cut can take the record of a trial whose folder stays: the number is given again.
+            self._say(f"{self.folder / name} is of a trial that the study does not have, and is removed")
             shutil.rmtree(self.folder / name)
         assert self.runtime is not None
         described = TrialJob(

@@ -130,27 +130,22 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, epoch, reports, about.get("token"))
 
 
-def of_trial(folder: Path, token: str | None) -> list[Path]:
-    """The checkpoints in a trial's folder that this trial wrote, the newest first; damaged ones are among them."""
-    found = []
-    for path in checkpoints(folder):
-        try:
-            mine = read(path).token == token
-        except DamagedCheckpoint:
-            mine = True
-        if mine:
-            found.append(path)
-    return found
+def newest(paths: Iterable[Path], token: str | None = None) -> tuple[Checkpoint | None, str | None]:
+    """The first whole checkpoint, and why the ones before it are not.
 
-
-def newest(paths: Iterable[Path]) -> tuple[Checkpoint | None, str | None]:
-    """The first whole checkpoint, and why the ones before it are not."""
+    Args:
+        paths: checkpoints, the newest first.
+        token: pass over those that a trial with another token wrote.
+    """
     damage: str | None = None
     for path in paths:
         try:
-            return read(path), damage
+            found = read(path)
         except DamagedCheckpoint as error:
             damage = damage or str(error)
+            continue
+        if token is None or found.token == token:
+            return found, damage
     return None, damage
 
 

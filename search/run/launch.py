@@ -271,7 +271,8 @@ def _search(
                 run_tune(search, space, facts, watch, how.resources, how.trainer)
             if not search.over:
                 raise KeyboardInterrupt
-            outbox.drain()
+            while not outbox.drain(0.5) and outbox.failure is None:
+                signals.look(())
         finally:
             # Whatever ends the run does not tell the searcher, so trials may be left open that nobody runs any more.
             close(CLOSING_SECONDS)

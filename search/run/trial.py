@@ -26,7 +26,7 @@ from ray import tune
 from recon.config import Config, TrainConfig
 from recon.errors import DataError, InputError
 from recon.evaluation.definitions import Quantity
-from search.run.checkpoints import Report, newest, of_trial, write
+from search.run.checkpoints import Report, checkpoints, newest, write
 from search.study.slices import packed
 
 if TYPE_CHECKING:
@@ -158,7 +158,10 @@ def run_trial(config: Mapping[str, str]) -> None:
     release_memory()  # not at the end, where a stopped training's frames still hold it
     reset_peak_memory()
     node = f"{platform.node()} ({ray.util.get_node_ip_address()})"
-    found, damage = newest([*of_trial(Path(job.folder), job.token), *([Path(job.resume)] if job.resume else [])])
+    found, damage = newest(checkpoints(Path(job.folder)), job.token)
+    if found is None and job.resume:
+        found, lost = newest([Path(job.resume)])
+        damage = damage or lost
     reports = dict(found.reports) if found else {}
     reached = found.epoch if found else 0
     waiting: list[Report] = []

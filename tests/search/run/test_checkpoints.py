@@ -163,7 +163,7 @@ def test_a_checkpoint_of_an_earlier_version_stands_for_itself(tmp_path):
 
 def test_a_checkpoint_of_another_studys_trial_of_the_same_number_is_not_taken(tmp_path):
     write(tmp_path, 3, save, {3: {}}, token="theirs")
-    assert module.of_trial(tmp_path, "mine") == []
+    assert newest(checkpoints(tmp_path), "mine") == (None, None)
     path = write(tmp_path, 3, save, {3: {}}, token="mine")
     assert read(path).token == "mine"
-    assert module.of_trial(tmp_path, "mine") == [path]
+    assert newest(checkpoints(tmp_path), "mine")[0].path == path
