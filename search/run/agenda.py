@@ -98,6 +98,11 @@ class Agenda:
         """Fixed jobs that have not begun."""
         return [job for job, _ in self._fixed]
 
+    @property
+    def interrupted(self) -> int:
+        """Number of trials that were interrupted, or met a fault that is not their own, and wait to go on."""
+        return len(self._interrupted) + sum(predecessor is not None for _, predecessor in self._fixed)
+
     def next_fixed(self) -> Work | None:
         """A fixed job whose start is done; None while there is none."""
         for _ in range(len(self._fixed)):

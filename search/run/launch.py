@@ -243,6 +243,9 @@ def _search(
 
     where = "starting a Ray on this machine" if how.address is None else f"joining {how.address}"
     display.say(f"{display.title}: {where}")
+    if search.interrupted:
+        waiting = "1 trial goes" if search.interrupted == 1 else f"{search.interrupted} trials go"
+        display.say(f"{waiting} on from where the last run was interrupted")
     with cluster(how.address, how.verbose), Signals(how.grace) as signals:
         find = partial(look, facts.path, facts.hash, study.folder.resolve(), code_version(), how.resources)
         found = find()

@@ -193,6 +193,12 @@ class Ledger:
         )
         return template, self.outbox.create(self._half(half)._study_id, template)
 
+    def place(self, live: Live, node: str) -> None:
+        """Write the host that a trial runs on."""
+        if node != live.node:
+            live.node = node
+            self._note(live, "node", node)
+
     def reports(self, live: Live, result: Mapping[str, Any]) -> None:
         """Write the epochs in a result: each one's metrics and value once, and its metrics by slice if there are any.
 
@@ -202,9 +208,7 @@ class Ledger:
             value, epoch = float(report[OBJECTIVE]), int(report[EPOCH])
             if epoch in live.epochs:
                 continue
-            if result[NODE] != live.node:
-                live.node = result[NODE]
-                self._note(live, "node", live.node)
+            self.place(live, result[NODE])
             # The order matters where a storage takes facts one by one: an epoch is there when its metrics are.
             if SLICES in report:
                 self._note(live, f"{SLICES_ATTRIBUTE}{epoch}", report[SLICES])

@@ -223,6 +223,12 @@ class StudySearch(Searcher):
         """Remember that a trial's worker is ended because it took too long."""
         self._timeouts[trial_id] = reason
 
+    def placed(self, trial_id: str, node: str | None) -> None:
+        """Write the host that a trial begins on, if that is known."""
+        live = self.live.get(trial_id)
+        if live is not None and node is not None:
+            self._ledger.place(live, node)
+
     def retried(self, trial_id: str) -> None:
         """Say that a trial is tried again."""
         live = self.live.get(trial_id)
@@ -293,6 +299,11 @@ class StudySearch(Searcher):
     def fixed_epochs(self) -> int:
         """Number of epochs of the fixed jobs that have not begun."""
         return sum(job.config.epochs for job in self._agenda.fixed)
+
+    @property
+    def interrupted(self) -> int:
+        """Number of trials of earlier runs that wait to go on."""
+        return self._agenda.interrupted
 
     @property
     def idle(self) -> bool:
