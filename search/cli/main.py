@@ -36,6 +36,11 @@ def main() -> None:
         code = complain(f"{error.filename}: {error.strerror}", 2 if error.errno in USERS else 1)
     except SearchError as error:
         code = complain(str(error), 1)
+    except Exception as error:
+        said = storage_trouble(error)
+        if said is None:
+            raise
+        code = complain(said, 1)
     except Terminated:
         code = 143
     except KeyboardInterrupt:
@@ -43,6 +48,15 @@ def main() -> None:
     if code in (130, 143):
         complain("interrupted" + ("; the same command goes on from here" if arguments[0] in CONTINUED else ""), code)
     sys.exit(code)
+
+
+def storage_trouble(error: Exception) -> str | None:
+    """What to say if a study's storage failed while a command read or wrote it; None for any other error."""
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from search.study.storage import cause, is_away
+
+    return f"the study's storage failed: {cause(error)}" if is_away(error) else None
 
 
 USERS = {

@@ -153,6 +153,7 @@ def run_trial(config: Mapping[str, str]) -> None:
     # An actor is reused once the stopped training's thread has ended, which may take as long as its cleaning up.
     os.environ.setdefault(_THREAD_TIMEOUT, "60")
     torch.set_num_threads(job.threads)
+    release_memory()  # not at the end, where a stopped training's frames still hold it
     reset_peak_memory()
     node = f"{platform.node()} ({ray.util.get_node_ip_address()})"
     found, damage = newest([*checkpoints(Path(job.folder)), *([Path(job.resume)] if job.resume else [])])
@@ -209,8 +210,6 @@ def run_trial(config: Mapping[str, str]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         fail(f"{job.folder}: {error.strerror}", "disk")
-    finally:
-        release_memory()
 
 
 def _load() -> None:

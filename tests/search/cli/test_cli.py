@@ -14,14 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sqlalchemy.exc import OperationalError
 
 from recon.training.checkpoint import load_network
 from recon.training.loop import TrainingError
 from search import cli
 from search.cli import testing
 from search.cli.app import COMMANDS as LISTED
+from search.errors import SearchError, Terminated
 from search.results.leaderboard import Selection, leaderboard
 from search.results.text import objects
+from search.study.open import create_study
 from tests.conftest import without_truth
 from tests.search.boards import confirmed_study, opened
 from tests.search.conftest import SPACE
@@ -424,12 +427,23 @@ def test_an_error_of_ours_is_not_hidden(monkeypatch):
         (["leaderboard", "one"], "search.study.open.open_study", ""),
     ],
 )
-def test_ctrl_c_is_one_line_and_exit_code_130(splitpoint, monkeypatch, arguments, place, more):
+@pytest.mark.parametrize(("signal", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_ctrl_c_and_sigterm_are_one_line_and_exit_codes_of_their_own(
+    splitpoint, monkeypatch, arguments, place, more, signal, code
+):
     def interrupt(*_: object, **__: object):
-        raise KeyboardInterrupt
+        raise signal
 
     monkeypatch.setattr(place, interrupt)
-    assert splitpoint(*arguments) == (130, "", f"splitpoint: interrupted{more}\n")
+    assert splitpoint(*arguments) == (code, "", f"splitpoint: interrupted{more}\n")
+
+
+def test_a_search_that_had_to_end_is_one_line_and_exit_code_1(splitpoint, monkeypatch):
+    def end(*_: object, **__: object):
+        raise SearchError("Ray's raylet on this machine is dead")
+
+    monkeypatch.setattr("search.run.confirm.confirm", end)
+    assert splitpoint("confirm", "one") == (1, "", "splitpoint: Ray's raylet on this machine is dead\n")
 
 
 def test_a_final_test_says_how_far_the_network_lies_from_the_wavelet():
@@ -459,3 +473,15 @@ def test_a_final_test_says_how_far_the_network_lies_from_the_wavelet():
     assert below < 0 < above
     without = pd.DataFrame(rows).query("method != 'l1-wavelet'")
     assert list(testing.against_classical(without)) == []
+
+
+def test_a_storage_that_fails_while_it_is_read_is_one_sentence_without_the_password(splitpoint, monkeypatch, tmp_path):
+    def fail(*arguments: object) -> None:
+        inner = OSError(5, "Input/output error")
+        raise OperationalError("SELECT secret", {}, inner) from inner
+
+    create_study("one", None, tmp_path)
+    monkeypatch.setattr("search.study.open.optuna.get_all_study_names", fail)
+    code, out, err = splitpoint("leaderboard", "one", "--runs-dir", tmp_path)
+    assert (code, out) == (1, "")
+    assert err == "splitpoint: the study's storage failed: Input/output error\n"

@@ -85,8 +85,8 @@ class Launch:
         return [pid for pid, text in self.family().items() if names[kind] in text]
 
     def end(self, seconds: float) -> int:
-        """Wait for the driver's end, and for that of its processes. Of a driver that was killed, Ray's agents may be left:
-        they look for their head for a minute, or until the next launch ends them."""
+        """Wait for the driver's end, and for that of its processes. Of a driver that was killed, Ray's agents may be
+        left: they look for their head for a minute, or until the next launch ends them."""
         code = self.process.wait(seconds)
         end = time.monotonic() + 30
         while left := {pid for pid in self.seen if alive(pid) and not (code == -9 and "Agent" in name_of(pid))}:
