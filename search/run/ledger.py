@@ -62,6 +62,11 @@ class Live:
     """Folders of interrupted trials that are not needed any more when this one has a checkpoint of its own."""
 
     @property
+    def title(self) -> str:
+        """``trial 12``, or ``trial r12`` of a reference, as users see it."""
+        return f"trial {'' if self.half == 'search' else 'r'}{self.trial.number}"
+
+    @property
     def key(self) -> str:
         """The configuration's key."""
         return str(self.trial.user_attrs["key"])

@@ -180,7 +180,7 @@ class StudySearch(Searcher):
                 self.outbox.then(partial(_remove, live.outlived - {Path(live.job.folder)}))
                 live.outlived = set()
         if NOTE in result:
-            self.say(f"{live.job.name}: {result[NOTE]}")
+            self.say(f"{live.title}: {result[NOTE]}")
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended. If the scheduler stopped it, its last report comes only here."""
@@ -235,7 +235,7 @@ class StudySearch(Searcher):
         if live is not None:
             reason, _ = self._noted.get(trial_id, (LOST, None))
             from_where = f"from epoch {live.epoch}" if live.epoch else "from its beginning"
-            self.say(f"{live.job.name}: {reason}; it is tried again {from_where}")
+            self.say(f"{live.title}: {reason}; it is tried again {from_where}")
 
     def note_stop(self, trial_id: str, diverged: bool) -> None:
         """Remember that the scheduler stops a trial at a rung."""
