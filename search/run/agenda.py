@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 
-from search.run.jobs import FixedJob, mtl_key, multi_task
+from search.run.checkpoints import newest
+from search.run.jobs import FixedJob, mtl_key, multi_task, start_key
 from search.run.ledger import INTERRUPTED, Half
 from search.run.needs import Needs
 from search.run.sampling import Mirror, PointSampler, make_sampler
@@ -67,6 +69,12 @@ class Agenda:
             record.key: record for record in referenced if record.state is State.COMPLETE and not record.holes
         }
         """Complete fixed jobs, by key."""
+        fixed = list(fixed)
+        self.remarks: list[str] = []
+        """What the user should hear of earlier runs."""
+        starts = {start_key(space, space.start.init, count, space.seed) for count in space.scarce_counts}
+        for key in sorted(filter(None, {job.needs for job in fixed} | starts)):
+            self._leave_out_if_damaged(key)
         self.needs = Needs(space, self.references, self.blocked)
         # Use another seed after each restart: the same seed would propose the same points again.
         seed = int(np.random.SeedSequence([space.sampler.seed, len(searched)]).generate_state(1)[0])
@@ -88,10 +96,25 @@ class Agenda:
                 self.references.pop(job.key, None)
                 self._fixed.append((job, _predecessor(job, referenced)))
 
+    def _leave_out_if_damaged(self, key: str) -> None:
+        """A job from whose network others start is done if its checkpoint is whole."""
+        record = self.references.get(key)
+        if record is None:
+            return
+        found, damage = newest([Path(record.checkpoint)] if record.checkpoint else [])
+        if found is None:
+            del self.references[record.key]
+            self.remarks.append(f"trial {record.name} is trained again: {damage or 'it left no checkpoint'}")
+
     @property
     def fixed(self) -> list[FixedJob]:
         """Fixed jobs that have not begun."""
         return [job for job, _ in self._fixed]
+
+    @property
+    def interrupted(self) -> int:
+        """Number of trials that were interrupted, or met a fault that is not their own, and wait to go on."""
+        return len(self._interrupted) + sum(predecessor is not None for _, predecessor in self._fixed)
 
     def next_fixed(self) -> Work | None:
         """A fixed job whose start is done; None while there is none."""

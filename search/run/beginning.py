@@ -100,7 +100,7 @@ class Starter:
     def _resumable(self, record: Record) -> tuple[Checkpoint | None, int]:
         """The newest whole checkpoint of an interrupted trial, and the epoch up to which its curve is taken over."""
         own = self.folder / folder_name("search" if record.stage == "search" else "references", record.number)
-        found, damage = newest([*checkpoints(own), *([Path(record.checkpoint)] if record.checkpoint else [])])
+        found, damage = newest([*checkpoints(own), *_at_or_before(record.checkpoint)])
         epoch = 0 if found is None else found.epoch or record.checkpoint_epoch
         whole = whole_until(record)
         if found is not None and not found.reports and epoch > whole:
@@ -154,6 +154,14 @@ class Starter:
             live.outlived = {self.folder / folder_name(work.half, predecessor.number)}
             live.outlived |= {resume.path.parent} if resume else set()
         return live
+
+
+def _at_or_before(checkpoint: str | None) -> list[Path]:
+    """A checkpoint that a record names, and the older ones beside it."""
+    if checkpoint is None:
+        return []
+    path = Path(checkpoint)
+    return [path, *(one for one in checkpoints(path.parent) if one.name < path.name)]
 
 
 def whole_until(record: Record) -> int:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recon.errors import InputError
+from recon.errors import DamagedError
 from recon.files import sync
 from search.study.record import CHECKPOINT_NAME
 
@@ -31,7 +31,7 @@ Report = dict[str, Any]
 """What a trial reports after an epoch: ``search.run.trial`` says which keys."""
 
 
-class DamagedCheckpoint(InputError):
+class DamagedCheckpoint(DamagedError):
     """A checkpoint is missing, or not what was written."""
 
 

@@ -90,6 +90,7 @@ def _hosts() -> list[dict[str, float]]:
 
 
 _ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # search.run.leaving handles it
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study is the log
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors are in the study and in the display
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own state, which nothing restores

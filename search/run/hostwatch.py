@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,8 @@ from ray.exceptions import RayError
 from recon.errors import InputError
 from search.run.hosts import HostFacts, complaint
 
+LATE_SECONDS = 120.0
+"""How much later than a trial's loss of its worker Ray may call the host lost."""
 POLL_SECONDS = 5.0
 """Time between two questions to Ray."""
 _Place = tuple[str, str]
@@ -44,6 +47,8 @@ class HostWatch:
         self._known: dict[str, _Place] = {one.node: (one.address, one.name) for one in facts}
         self._roomless = {one.node for one in facts if not one.room}
         self._lost: set[_Place] = set()
+        self._left: deque[tuple[float, str]] = deque(maxlen=1000)
+        """When a trial lost its worker, and on which address."""
         self._alive: dict[str, dict[str, Any]] | None = None
         self._answered = time.monotonic()
         self._found: queue.SimpleQueue[HostFacts] = queue.SimpleQueue()
@@ -76,6 +81,17 @@ class HostWatch:
             for node in (self._alive or {}).values()
         ]
 
+    def host_of(self, worker: Any) -> str | None:
+        """The host of a trial's worker, ``name (address)``, as in a record; None where Ray does not say."""
+        node = ray._private.state.actors(worker._actor_id.hex()).get("Address", {}).get("NodeID")
+        place = self._known.get(node)
+        return None if place is None else f"{place[1]} ({place[0]})"
+
+    def left(self, host: str | None) -> None:
+        """A trial lost its worker on a host: perhaps the host is lost, which Ray notices later."""
+        if host is not None:
+            self._left.append((time.monotonic(), _address(host)))
+
     def said(self, running: Mapping[str, int]) -> list[str]:
         """What happened to hosts since the last call, in sentences. Returns at once.
 
@@ -90,6 +106,7 @@ class HostWatch:
                 place = self._known.pop(node)
                 self._lost.add(place)
                 count = sum(trials for host, trials in running.items() if _address(host) == place[0])
+                count += self._left_there(place[0])
                 sentences.append(f"host {place[0]} lost{self._go_on(count, alive)}")
             for node in [node for node in alive if node not in self._known]:
                 place = (alive[node]["NodeManagerAddress"], alive[node]["NodeManagerHostname"])
@@ -105,6 +122,13 @@ class HostWatch:
             if lacking is not None:
                 sentences.append(f"{lacking}; trials that begin there will fail")
         return sentences
+
+    def _left_there(self, address: str) -> int:
+        """How many trials lost their workers on a host lately; they are told of once."""
+        there = [one for one in self._left if one[1] == address]
+        for one in there:
+            self._left.remove(one)
+        return sum(time.monotonic() - when < LATE_SECONDS for when, _ in there)
 
     def _go_on(self, count: int, alive: Collection[str]) -> str:
         if count == 0:

@@ -252,6 +252,11 @@ def _search(
 
     where = "starting a Ray on this machine" if how.address is None else f"joining {how.address}"
     display.say(f"{display.title}: {where}")
+    for remark in search.remarks:
+        display.say(remark)
+    if search.interrupted:
+        waiting = "1 trial goes" if search.interrupted == 1 else f"{search.interrupted} trials go"
+        display.say(f"{waiting} on from where the last run was interrupted")
     signals.look(())
     with cluster(how.address, how.verbose):
         signals.take()  # Ray has taken them

@@ -62,6 +62,11 @@ class Live:
     """Folders of interrupted trials that are not needed any more when this one has a checkpoint of its own."""
 
     @property
+    def title(self) -> str:
+        """``trial 12``, or ``trial r12`` of a reference, as users see it."""
+        return f"trial {'' if self.half == 'search' else 'r'}{self.trial.number}"
+
+    @property
     def key(self) -> str:
         """The configuration's key."""
         return str(self.trial.user_attrs["key"])
@@ -193,6 +198,12 @@ class Ledger:
         )
         return template, self.outbox.create(self._half(half)._study_id, template)
 
+    def place(self, live: Live, node: str) -> None:
+        """Write the host that a trial runs on."""
+        if node != live.node:
+            live.node = node
+            self._note(live, "node", node)
+
     def reports(self, live: Live, result: Mapping[str, Any]) -> None:
         """Write the epochs in a result: each one's metrics and value once, and its metrics by slice if there are any.
 
@@ -202,9 +213,7 @@ class Ledger:
             value, epoch = float(report[OBJECTIVE]), int(report[EPOCH])
             if epoch in live.epochs:
                 continue
-            if result[NODE] != live.node:
-                live.node = result[NODE]
-                self._note(live, "node", live.node)
+            self.place(live, result[NODE])
             # The order matters where a storage takes facts one by one: an epoch is there when its metrics are.
             if SLICES in report:
                 self._note(live, f"{SLICES_ATTRIBUTE}{epoch}", report[SLICES])
@@ -249,6 +258,14 @@ class Ledger:
             self._note(live, "error", live.error)
         self._note(live, "closed", INTERRUPTED)
         return self._end(live, TrialState.FAIL)
+
+    def drop(self, made: Future[tuple[int, int]]) -> None:
+        """Have a trial not made that will not begin; close it if the storage has it already."""
+        self.outbox.drop(
+            made,
+            lambda trial_id: Fact(trial_id, "attribute", "closed", INTERRUPTED),
+            lambda trial_id: End(trial_id, TrialState.FAIL),
+        )
 
     def close_orphans(self, half: Half, but: Iterable[int] = ()) -> int:
         """Close every open trial that nobody runs any more. Otherwise Optuna would count it as running for ever.

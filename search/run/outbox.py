@@ -103,6 +103,26 @@ class Outbox:
             self._waiting.append(_Then(act))
             self._changed.notify_all()
 
+    def drop(self, made: Future[tuple[int, int]], *otherwise: Callable[[int], Fact | End]) -> None:
+        """Forget a creation that is not needed any more; one that is written, or may be, gets these facts.
+
+        Args:
+            made: what ``create`` returned.
+            otherwise: made with the trial's id.
+        """
+        with self._changed:
+            first = self._waiting[0] if self._waiting else None
+            for one in self._waiting:
+                if isinstance(one, _Creation) and one.made is made and not (one is first and self._busy_or_away):
+                    self._waiting.remove(one)
+                    return
+            self._waiting.append(_Then(lambda: self.tell(*(fact(made.result(0)[0]) for fact in otherwise))))
+            self._changed.notify_all()
+
+    @property
+    def _busy_or_away(self) -> bool:
+        return self._busy or self._away_since is not None
+
     def create(self, study_id: int, template: FrozenTrial) -> Future[tuple[int, int]]:
         """Make a trial with everything that the template says, in one step; -> its id and its number."""
         creation = _Creation(study_id, template, Future())
@@ -253,6 +273,9 @@ class Outbox:
 
     def _goes_on(self, error: Exception) -> bool:
         """Wait for the storage to come back; False if it is not away, or has been for too long."""
+        if isinstance(error, KeyError):
+            gone = f"{self._where} does not have a trial any more that it was given ({error.args[0]}); was it deleted?"
+            return self._give_up(SearchError(gone))
         if isinstance(error, SearchError) or not is_away(error):
             return self._give_up(error)
         now = time.monotonic()

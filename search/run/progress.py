@@ -135,4 +135,4 @@ class Display:
 def _running(live: Live, metric: str) -> str:
     config = live.job.config
     value = "" if live.value is None else f"  {metric if live.job.stage == 'search' else 'ssim'} {live.value:.4f}"
-    return f"{live.job.name}  {what(live.kind, config)}  epoch {max(live.epochs, default=0)}/{config.epochs}{value}"
+    return f"{live.title}  {what(live.kind, config)}  epoch {max(live.epochs, default=0)}/{config.epochs}{value}"

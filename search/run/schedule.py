@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -155,7 +155,8 @@ def worse_than_zero_filled(metrics: Mapping[str, float]) -> bool:
 
 def reason(trial: Trial) -> str:
     """The last failure of a Tune trial in one line."""
-    if trial.error_file is None:
+    # Ray's words on a worker that cannot be reached are of its connections.
+    if trial.error_file is None or isinstance(trial.get_error(), ActorUnavailableError):
         return LOST
     with open(trial.error_file) as file:
         text = file.read()
@@ -173,4 +174,4 @@ def fault(trial: Trial) -> str | None:
     error = trial.get_error()
     if isinstance(error, RayTaskError):
         error = error.cause
-    return "machine" if error is None or isinstance(error, (RayActorError, OSError, MemoryError)) else None
+    return "machine" if error is None or isinstance(error, (RayError, OSError, MemoryError)) else None

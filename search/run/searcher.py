@@ -180,7 +180,7 @@ class StudySearch(Searcher):
                 self.outbox.then(partial(_remove, live.outlived - {Path(live.job.folder)}))
                 live.outlived = set()
         if NOTE in result:
-            self.say(f"{live.job.name}: {result[NOTE]}")
+            self.say(f"{live.title}: {result[NOTE]}")
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended. If the scheduler stopped it, its last report comes only here."""
@@ -223,13 +223,19 @@ class StudySearch(Searcher):
         """Remember that a trial's worker is ended because it took too long."""
         self._timeouts[trial_id] = reason
 
+    def placed(self, trial_id: str, node: str | None) -> None:
+        """Write the host that a trial begins on, if that is known."""
+        live = self.live.get(trial_id)
+        if live is not None and node is not None:
+            self._ledger.place(live, node)
+
     def retried(self, trial_id: str) -> None:
         """Say that a trial is tried again."""
         live = self.live.get(trial_id)
         if live is not None:
             reason, _ = self._noted.get(trial_id, (LOST, None))
             from_where = f"from epoch {live.epoch}" if live.epoch else "from its beginning"
-            self.say(f"{live.job.name}: {reason}; it is tried again {from_where}")
+            self.say(f"{live.title}: {reason}; it is tried again {from_where}")
 
     def note_stop(self, trial_id: str, diverged: bool) -> None:
         """Remember that the scheduler stops a trial at a rung."""
@@ -238,6 +244,9 @@ class StudySearch(Searcher):
 
     def interrupt_all(self) -> None:
         """Close all running trials so that the next launch continues them."""
+        if self._beginning is not None:
+            self._ledger.drop(self._beginning.made)
+            self._beginning = None
         for live in self.live.values():
             self._ledger.interrupt(live)
         self.live.clear()
@@ -275,6 +284,11 @@ class StudySearch(Searcher):
         return self._agenda.blocked
 
     @property
+    def remarks(self) -> list[str]:
+        """What the user should hear of earlier runs."""
+        return self._agenda.remarks
+
+    @property
     def references(self) -> dict[str, Record]:
         """Complete fixed jobs, by key."""
         return self._agenda.references
@@ -293,6 +307,11 @@ class StudySearch(Searcher):
     def fixed_epochs(self) -> int:
         """Number of epochs of the fixed jobs that have not begun."""
         return sum(job.config.epochs for job in self._agenda.fixed)
+
+    @property
+    def interrupted(self) -> int:
+        """Number of trials of earlier runs that wait to go on."""
+        return self._agenda.interrupted
 
     @property
     def idle(self) -> bool:

@@ -24,7 +24,7 @@ import ray.util
 from ray import tune
 
 from recon.config import Config, TrainConfig
-from recon.errors import DataError, InputError
+from recon.errors import DamagedError, DataError, InputError
 from recon.evaluation.definitions import Quantity
 from search.run.checkpoints import Report, checkpoints, newest, write
 from search.study.slices import packed
@@ -210,7 +210,8 @@ def run_trial(config: Mapping[str, str]) -> None:
                 tell(**{CHECKPOINT: str(resume)})
         trainer(job.config, Path(job.data), init=init, resume=resume, device=job.device, report=report)
     except (TrainingError, InputError) as error:
-        fail(str(error), "data" if isinstance(error, DataError) else None)
+        # A checkpoint that it starts from and that is damaged is no fault of the configuration either.
+        fail(str(error), "data" if isinstance(error, (DataError, DamagedError)) else None)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -149,6 +149,7 @@ class Watch(tune.Callback):
         live = self.search.live.get(trial.trial_id)
         if live is not None:
             live.began = live.heard = time.monotonic()
+            self.search.placed(trial.trial_id, self.hosts.host_of(trial.temporary_state.ray_actor))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -163,6 +164,10 @@ class Watch(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial's worker failed, and it is tried again."""
         self._running.pop(trial.trial_id, None)
+        live = self.search.live.get(trial.trial_id)
+        if live is not None:
+            self.hosts.left(live.node)
+            live.node = None
         self.search.retried(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -55,9 +55,14 @@ def counting(complete: Iterable[Record]) -> list[Record]:
     """Leave out the baselines at hyperparameters that do not count.
 
     For each kind, task and N one combination counts: the one with the best mean validation SSIM over its seeds, among
-    those with the most seeds. The SSIM is that at the end of the training; a record that lacks it is no seed.
+    those with the most seeds. The SSIM is that at the end of the training; a record that lacks it is no seed. Of a
+    training that was repeated, because its curve had a hole or its checkpoint was lost, the last whole one counts.
     """
-    complete = list(complete)
+    once: dict[str, Record] = {}
+    for one in complete:
+        if one.key not in once or not one.holes or once[one.key].holes:
+            once[one.key] = one
+    complete = list(once.values())
     found: dict[Any, dict[str, list[float]]] = {}
     for one in complete:
         if one.kind != "mtl" and Quantity.SSIM in one.end:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from search.run import hostwatch
 from search.run.hosts import HostFacts
 from search.run.hostwatch import HostWatch
 from tests.search.run import bench as benches
@@ -82,6 +83,28 @@ def test_a_lost_host_is_named_with_its_trials_and_once(told, watch):
     told.nodes.pop(2)
     told.settle()
     assert watch.said(running) == ["host 10.0.0.3 lost, 1 trial goes on elsewhere"]
+
+
+def test_trials_that_lost_their_workers_before_the_host_counts_as_lost_are_told_of_once(told, watch, monkeypatch):
+    watch.left("name-10.0.0.3 (10.0.0.3)")
+    monkeypatch.setattr(hostwatch, "LATE_SECONDS", 0.5)
+    time.sleep(0.6)
+    watch.left("name-10.0.0.2 (10.0.0.2)")
+    watch.left("name-10.0.0.3 (10.0.0.3)")
+    watch.left(None)
+    told.nodes[1]["Alive"] = told.nodes[2]["Alive"] = False
+    told.settle()
+    elsewhere = {"name-10.0.0.1 (10.0.0.1)": 2, "name-10.0.0.2 (10.0.0.2)": 1}
+    assert watch.said(elsewhere) == [
+        "host 10.0.0.2 lost, 2 trials go on elsewhere",
+        "host 10.0.0.3 lost, 1 trial goes on elsewhere",
+    ]
+    told.nodes += [node("d", "10.0.0.2")]
+    told.settle()
+    assert watch.said({}) == ["host 10.0.0.2 back"]
+    told.nodes.pop()
+    told.settle()
+    assert watch.said({}) == ["host 10.0.0.2 lost"]
 
 
 def test_a_host_that_comes_back_is_told_from_a_new_one_and_both_are_looked_at(told, watch):

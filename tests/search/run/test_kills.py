@@ -85,11 +85,11 @@ class Launch:
         return [pid for pid, text in self.family().items() if names[kind] in text]
 
     def end(self, seconds: float) -> int:
-        """Wait for the driver's end, and for that of its processes. Of a driver that was killed, Ray's agents may be
-        left: they look for their head for a minute, or until the next launch ends them."""
+        """Wait for the driver's end, and for that of its processes. Of a driver that was killed, processes of Ray's
+        look for their head for a minute, or until the next launch ends them."""
         code = self.process.wait(seconds)
         end = time.monotonic() + 30
-        while left := {pid for pid in self.seen if alive(pid) and not (code == -9 and "Agent" in name_of(pid))}:
+        while code != -9 and (left := {pid for pid in self.seen if alive(pid)}):
             assert time.monotonic() < end, f"left over: {[(pid, name_of(pid)) for pid in left]}\n{self.said[-2000:]}"
             time.sleep(0.2)
         return code

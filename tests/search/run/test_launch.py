@@ -521,6 +521,9 @@ def test_a_killed_search_goes_on_where_it_was_and_an_interrupted_one_too(local_r
     finally:
         driver.kill()
         driver.wait()
+    waiting = sum(record.state is State.RUNNING for record in before.values())
+    said = (tmp_path / "stderr.txt").read_text()
+    assert f"{waiting} trial{' goes' if waiting == 1 else 's go'} on from where the last run was interrupted" in said
     study = open_study("killed", None, tmp_path / "runs")
     assert none_running(study)
     after = {record.name: record for record in study.records()}

@@ -177,10 +177,34 @@ def test_a_trial_that_another_process_has_ended_ends_the_search(storage, box):
 
 
 def test_a_fault_of_the_program_is_not_taken_for_a_storage_that_is_away(storage, box, said):
+    study = study_of(storage)
+    trial_id, _ = box.create(study._study_id, template("a")).result(5)
+    box.tell(Fact(trial_id, "value", 1, "no number"))
+    assert not box.drain(5)
+    assert isinstance(box.failure, ValueError)
+    assert said == []
+
+
+def test_a_trial_that_was_deleted_under_the_search_ends_it_with_a_sentence(storage, box):
     box.tell(Fact(99, "attribute", "a", 1))
     assert not box.drain(5)
-    assert isinstance(box.failure, KeyError)
-    assert said == []
+    assert isinstance(box.failure, SearchError)
+    assert "the study does not have a trial any more that it was given" in str(box.failure)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_creation_that_is_dropped_leaves_no_trial_open(storage, box, away):
+    study = study_of(storage)
+    storage.away = OSError(5, "Input/output error") if away else None
+    made = box.create(study._study_id, template("a"))
+    if not away:
+        made.result(5)
+    else:
+        time.sleep(0.2)
+    box.drop(made, lambda trial_id: End(trial_id, TrialState.FAIL))
+    storage.away = None
+    assert box.close(10)
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL]
 
 
 def test_a_file_that_is_gone_ends_the_search_though_nothing_is_to_be_written(storage, said):

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayTaskError
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from search.run.schedule import Rungs, SuccessiveHalving, fault, roots
+from search.run.schedule import Rungs, SuccessiveHalving, fault, reason, roots
+from search.run.trial import LOST
 from search.study.record import State
 
 MILESTONES, REDUCTION, EPOCHS = (1, 3, 9), 3, 20
@@ -142,10 +143,18 @@ def test_the_reason_of_a_failure_is_one_line_of_the_last(tmp_path, text, reason)
     assert noted == [("t", reason, "machine")]
 
 
+def test_a_worker_that_cannot_be_reached_is_lost_and_not_a_matter_of_connections(tmp_path):
+    (tmp_path / "error.txt").write_text("Failure # 1 (at 2026)\nThe actor a0 is unavailable: RpcError: Socket closed")
+    error = ActorUnavailableError("RpcError: Socket closed", None)
+    assert reason(SimpleNamespace(error_file=str(tmp_path / "error.txt"), get_error=lambda: error)) == LOST
+
+
 @pytest.mark.parametrize(
     ("error", "blamed"),
     [
         (ActorDiedError(), "machine"),
+        (ActorUnavailableError("no route", None), "machine"),
+        (NodeDiedError("its node is dead"), "machine"),
         (RayTaskError("f", "", OSError("Stale file handle")), "machine"),
         (RayTaskError("f", "", MemoryError()), "machine"),
         (RayTaskError("f", "", ValueError("a bug")), None),

@@ -825,3 +825,36 @@ def test_a_folder_of_a_trial_that_the_study_lost_is_removed_before_its_number_is
     assert job.folder == str(folder)
     assert not folder.exists()
     assert tune.said == [f"{folder} is of a trial that the study does not have, and is removed"]
+
+
+def test_a_network_that_others_start_from_is_trained_again_where_its_checkpoint_is_damaged(tmp_path):
+    wanted = space(**WARM, baselines={"kinds": []})
+    tune = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    trial_id, joint = tune.next()
+    path = tune.save(trial_id, 1, 2)
+    tune.report(trial_id, 2, last=True)
+    (Path(path) / "checkpoint.pt").write_text("half")
+    again = Tune(tmp_path, wanted, launched(wanted, SLICES))
+    _, job = again.next()
+    assert (job.config, job.resume) == (joint.config, None)
+    (said,) = again.search.remarks
+    assert said.startswith("trial r0 is trained again: the checkpoint")
+
+
+def test_an_older_checkpoint_beside_an_inherited_one_that_is_damaged_is_taken(tmp_path):
+    *_, job, checkpoint = two_epochs_and_a_checkpoint(tmp_path)
+    second = Tune(tmp_path, space())
+    second.next()  # it is interrupted before it has a checkpoint of its own
+    (Path(checkpoint) / "checkpoint.pt").write_text("half")
+    third = Tune(tmp_path, space())
+    _, next_job = third.next()
+    assert next_job.resume == str(Path(job.folder) / "epoch-00001")
+
+
+def test_what_is_about_to_begin_when_a_run_is_left_is_not_left_open(tmp_path, monkeypatch):
+    tune = Tune(tmp_path, space())
+    monkeypatch.setattr(searcher, "ANSWER_SECONDS", 0.0)
+    assert tune.next()[1] is None
+    tune.search.interrupt_all()
+    assert {record.state for record in tune.study.searched()} <= {State.FAIL}
+    assert {record.closed for record in tune.study.searched()} <= {"interrupted"}

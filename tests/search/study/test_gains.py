@@ -92,3 +92,23 @@ def test_a_gain_at_an_epoch_that_the_reference_lacks_is_said_with_the_epochs_tha
         compare({"ssim/PDw": 0.5}, 2, {"PDw": {1: 0.4, 3: 0.6}})
     with pytest.raises(ValueError, match="not validated after epoch 2"):
         compare({"ssim/PDw": 0.5}, 2, {"PDw": {}})
+
+
+def test_a_training_that_was_repeated_counts_once_and_its_last_whole_curve_does(tmp_path):
+    from types import SimpleNamespace
+
+    def stl(key: str, ssim: float, holes: tuple[int, ...] = ()) -> SimpleNamespace:
+        end = {"ssim": ssim}
+        return SimpleNamespace(
+            key=key,
+            kind="stl",
+            tasks=("PDw",),
+            scarce_slices=None,
+            configuration=key.rsplit("/seed=")[0],
+            end=end,
+            holes=holes,
+        )
+
+    first, again, other = stl("stl/PDw/seed=0", 0.5, (2,)), stl("stl/PDw/seed=0", 0.6), stl("stl/PDw/seed=1", 0.7)
+    assert counting([first, other, again]) == [again, other]
+    assert counting([again, other, first]) == [again, other]
