@@ -1,6 +1,7 @@
 """Gains: no value is ever read at another epoch than the one that is asked for."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,9 +95,7 @@ def test_a_gain_at_an_epoch_that_the_reference_lacks_is_said_with_the_epochs_tha
         compare({"ssim/PDw": 0.5}, 2, {"PDw": {}})
 
 
-def test_a_training_that_was_repeated_counts_once_and_its_last_whole_curve_does(tmp_path):
-    from types import SimpleNamespace
-
+def test_a_training_that_was_repeated_counts_once_and_its_last_whole_curve_does():
     def stl(key: str, ssim: float, holes: tuple[int, ...] = ()) -> SimpleNamespace:
         end = {"ssim": ssim}
         return SimpleNamespace(
