@@ -47,7 +47,7 @@ def launch(
     retry_failed: Annotated[
         bool,
         typer.Option(
-            "--retry-failed", help="Try configurations again that failed for a fault of the machine or the data."
+            "--retry-failed", help="Try configurations again that failed because of the machine, or that took too long."
         ),
     ] = False,
     trial_timeout: TrialTimeout = None,

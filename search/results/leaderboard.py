@@ -174,7 +174,7 @@ def row_of(
         "init": record.init,
         "scarce_slices": record.scarce_slices,
         "seed": record.seed,
-        "state": str(record.state),
+        "state": INTERRUPTED if record.closed == INTERRUPTED else str(record.state),
         "epochs": record.epochs,
         Quantity.SSIM.value: metrics.get(Quantity.SSIM, np.nan),
         Quantity.GAIN.value: mean_gain.mean if mean_gain else np.nan,
@@ -212,10 +212,12 @@ def _names(tasks: tuple[str, ...]) -> _Names:
 def _why(record: Record | Summary, heir: str | None) -> str | None:
     """Why a trial did not finish: its error, with what failed where that was not the configuration; that it was
     interrupted, and which trial continues it; or that it diverged."""
-    if record.error is not None:
-        return f"{record.fault}: {record.error}" if record.fault else record.error
-    if record.closed == INTERRUPTED and heir is not None:
-        return f"{INTERRUPTED}, continued as {heir}"
+    error = f"{record.fault}: {record.error}" if record.fault else record.error
+    if record.closed == INTERRUPTED:
+        parts = (INTERRUPTED, f"continued as {heir}" if heir else None, error)
+        return ", ".join(filter(None, parts))
+    if error is not None:
+        return error
     return record.closed or record.fault or ("diverged" if record.diverged else None)
 
 

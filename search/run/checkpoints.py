@@ -76,7 +76,9 @@ def write(
     path = path_of(folder, epoch)
     if not _whole(path, token):
         fresh = Path(folder) / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not Path(folder).is_dir():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            sync(Path(folder).parent)
         try:
             save(fresh)
             files = {one.relative_to(fresh).as_posix(): _stamp(one) for one in _files(fresh)}
@@ -86,8 +88,7 @@ def write(
             (fresh / REPORTS).write_text(f"{text}\n{zlib.crc32(text.encode()):08x}\n")
             for one in (*_files(fresh), fresh):
                 sync(one)
-            shutil.rmtree(path, ignore_errors=True)  # a damaged one
-            fresh.rename(path)
+            _place(fresh, path, token)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         sync(Path(folder))
@@ -171,6 +172,20 @@ def sweep_all(trials: Path) -> None:
         sweep(folder)
     for state in (*Path(trials).glob("experiment_state-*.json"), *Path(trials).glob("*.pkl")):
         state.unlink(missing_ok=True)
+
+
+def _place(fresh: Path, path: Path, token: str | None) -> None:
+    """Give a checkpoint its name. One that is there steps aside if it is damaged, and stays if it is whole: an attempt
+    on a host that was taken for dead may have written it meanwhile."""
+    try:
+        fresh.rename(path)
+    except OSError:
+        if _whole(path, token):
+            return
+        aside = fresh.with_name(f"{fresh.stem}-old.part")
+        path.rename(aside)
+        fresh.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _whole(path: Path, token: str | None) -> bool:

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ ANSWER_SECONDS = 5.0
 START_TRIES = 3
 """Ray gives its own processes 30 s to start, which a busy machine may not keep."""
 LEAVE_SECONDS = 8.0
-"""How long Ray may take to end where a part of it is dead."""
+LONGEST_LEAVE_SECONDS = 60.0
+"""How long Ray may take to end: where a part of it is dead, and at all."""
 TOKEN_FILE = "auth_token"
 OBJECT_STORE_BYTES = 128 * 2**20
 """Trials read their data themselves; Ray's object store carries next to nothing."""
@@ -122,10 +124,12 @@ def cluster(address: str | None, verbose: bool = False) -> Iterator[None]:
         if not verbose:
             # Ray reports a dead raylet with twenty lines of its log, which no setting of its own keeps away.
             stack.enter_context(_replaced(worker, "print_to_stdstream", lambda *arguments, **options: None))
-        if address in (None, "local"):
-            _start(stack, verbose)
-        else:
-            _join(stack, address, verbose)
+        # Ray would end the driver at SIGTERM with an exit code of its own.
+        with _replaced(ray._private.utils, "set_sigterm_handler", lambda handler: None):
+            if address in (None, "local"):
+                _start(stack, verbose)
+            else:
+                _join(stack, address, verbose)
         pulse = Pulse(worker._global_node)
         stack.callback(_leave, pulse)
         stack.enter_context(_replaced(_Connection, "pulse", pulse))
@@ -175,12 +179,12 @@ def _start(stack: contextlib.ExitStack, verbose: bool) -> None:
                 logging_level=_level(verbose),
             )
             return
-        except Exception as error:
-            if "timed out during startup" not in str(error):
-                raise
+        except BaseException as error:
             for child in descendants({os.getpid()}) - before:  # Ray leaves its half-started processes behind
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGKILL)
+            if "timed out during startup" not in str(error):
+                raise
             if not left:
                 raise InputError(
                     f"Ray did not start on this machine within 30 s, {START_TRIES} times; "
@@ -254,14 +258,15 @@ def _leave(pulse: Pulse) -> None:
 
     Where a part of Ray is dead, Ray's own end may wait for it for ever, so it gets a deadline.
     """
-    if pulse.verdict(timeout=3.0) is None:
-        ray.shutdown(wait_for_processes=True)
-        return
-    pulse.kill()
-    ending = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
+    alive = pulse.verdict(timeout=3.0) is None
+    if not alive:
+        pulse.kill()
+    shutdown = partial(ray.shutdown, wait_for_processes=alive)
+    ending = threading.Thread(target=shutdown, name="ray-shutdown", daemon=True)
     ending.start()
-    ending.join(LEAVE_SECONDS)
+    ending.join(LONGEST_LEAVE_SECONDS if alive else LEAVE_SECONDS)
     if ending.is_alive():
+        pulse.kill()
         # The thread is inside Ray, which crashes when the interpreter is torn down around it.
         atexit.unregister(worker.shutdown)
         atexit.register(_abandon)

@@ -67,7 +67,7 @@ class Outcome:
     references: int
     """Number of complete baselines and confirmations."""
     failures: tuple[Record, ...]
-    """Number of trials that failed in this run."""
+    """Trials that failed in this run."""
     blocked: Mapping[str, str]
     """Fixed jobs that failed, or could not run because another job failed, with the reason."""
     diverged: int
@@ -247,8 +247,8 @@ def _search(
 
     def last_words(sentence: str) -> None:
         """The driver is stuck in a dead Ray: the thread that noticed it does what the driver would."""
-        close(CLOSING_SECONDS)
         print(f"splitpoint: {sentence}", file=sys.stderr, flush=True)
+        close(CLOSING_SECONDS)
 
     where = "starting a Ray on this machine" if how.address is None else f"joining {how.address}"
     display.say(f"{display.title}: {where}")
@@ -257,10 +257,7 @@ def _search(
     if search.interrupted:
         waiting = "1 trial goes" if search.interrupted == 1 else f"{search.interrupted} trials go"
         display.say(f"{waiting} on from where the last run was interrupted")
-    signals.look(())
-    with cluster(how.address, how.verbose):
-        signals.take()  # Ray has taken them
-        signals.look(())
+    with cluster(how.address, how.verbose), Lifeline(last_words) as lifeline:
         find = partial(look, facts.path, facts.hash, study.folder.resolve(), code_version(), how.resources)
         found = find()
         lacking = complaint(found)
@@ -269,7 +266,8 @@ def _search(
         for remark in remarks(found):
             display.say(remark)
         try:
-            with Lifeline(last_words) as lifeline, HostWatch(found, lambda nodes: find(only=nodes)) as hosts, display:
+            signals.patient = True
+            with HostWatch(found, lambda nodes: find(only=nodes)) as hosts, display:
                 for record in search.earlier:
                     display.remember(record)
                 watch = Watch(search, driver, display, how.resources, signals, lifeline, hosts, how.limits)

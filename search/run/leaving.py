@@ -1,5 +1,5 @@
-"""Signals that end a run: Ctrl-C at once, SIGTERM when running trials have written their next checkpoint or time is
-up."""
+"""Signals that end a run: Ctrl-C at once, SIGTERM when running trials have written their next checkpoint or time is up;
+before the first trial both at once."""
 
 from __future__ import annotations
 
@@ -28,17 +28,15 @@ class Signals:
         self._grace = grace
         self._received: signal.Signals | None = None
         self._deadline = 0.0
+        self.patient = False
+        """Whether trials may run. Before, there is nothing to wait for, and a signal ends the run at once."""
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
-        self.take()
-        return self
-
-    def take(self) -> None:
-        """Take the signals, also from who has taken them since."""
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
             for one in (signal.SIGINT, signal.SIGTERM):
-                self._before.setdefault(one, signal.signal(one, self._take))
+                self._before[one] = signal.signal(one, self._take)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -64,7 +62,7 @@ class Signals:
         return now < self._deadline and (live.gap is None or live.heard + live.gap < self._deadline)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
+        if self._received is not None or not self.patient:
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self._received = signal.Signals(number)
         self._deadline = time.monotonic() + self._grace

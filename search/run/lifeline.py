@@ -48,9 +48,11 @@ class Lifeline:
     def _run(self) -> None:
         while not self._over.wait(ASK_SECONDS):
             if self.ask() is not None and not self._over.wait(STUCK_SECONDS):
-                self._last_words(str(self.dead))
-                abandon()
-                os._exit(1)
+                try:
+                    self._last_words(str(self.dead))
+                finally:
+                    abandon()
+                    os._exit(1)
 
 
 def _sentence(dead: str | None) -> str | None:

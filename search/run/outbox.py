@@ -289,7 +289,7 @@ class Outbox:
             return self._give_up(SearchError(sentence))
         if away >= NOTICE_SECONDS and not self._told_away:
             self._told_away = True
-            self._tell(
+            self._speak(
                 f"{self._where} cannot be written to ({cause(error)}): trainings go on, their results wait, and it is "
                 f"tried again for {patience:.0f} s"
             )
@@ -305,14 +305,14 @@ class Outbox:
             self._changed.notify_all()
         return False
 
-    def _tell(self, text: str) -> None:
+    def _speak(self, text: str) -> None:
         """Say something; that nobody listens any more (a closed terminal) keeps nothing from being written."""
         with contextlib.suppress(Exception, SystemExit):
             self._say(text)
 
     def _came_back(self) -> None:
         if self._told_away:
-            self._tell(f"{self._where} can be written to again after {self.away:.0f} s")
+            self._speak(f"{self._where} can be written to again after {self.away:.0f} s")
         self._away_since, self._told_away = None, False
 
 

@@ -27,13 +27,14 @@ def scratch(prefix: str, orphaned: Callable[[Path], None] = lambda folder: None)
     if len(str(base)) > LONGEST_BASE and os.access("/tmp", os.W_OK):
         base = Path("/tmp")
     for old in base.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError), (old / "lock").open("a") as lock:
+        with contextlib.suppress(OSError), (old / "lock").open("r") as lock:  # its maker may be about to make it
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             orphaned(old)
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
-    with (folder / "lock").open("a") as lock:
+    with (folder / "making").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / "making").rename(folder / "lock")
         try:
             yield folder
         finally:

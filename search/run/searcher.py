@@ -118,7 +118,7 @@ class StudySearch(Searcher):
         self._failures_in_a_row = 0
         self._beginning: Beginning | None = None
         self._starter = Starter(
-            study.folder.resolve() / TRIALS_FOLDER, self._agenda, ledger, roots(searched), self._tell
+            study.folder.resolve() / TRIALS_FOLDER, self._agenda, ledger, roots(searched), self._pass_on
         )
         self.earlier = searched
         """Searched trials of earlier runs; whoever needs them no more may clear the list."""
@@ -148,7 +148,7 @@ class StudySearch(Searcher):
             self.over = True
             return str(Searcher.FINISHED)
         try:
-            trial_number = self._beginning.made.result(timeout=ANSWER_SECONDS)
+            trial_number = self._beginning.made.result(timeout=0 if self.outbox.away else ANSWER_SECONDS)
         except TimeoutError:
             return None
         beginning, self._beginning = self._beginning, None
@@ -247,7 +247,7 @@ class StudySearch(Searcher):
         if self._beginning is not None:
             self._ledger.drop(self._beginning.made)
             self._beginning = None
-        for live in self.live.values():
+        for live in list(self.live.values()):
             self._ledger.interrupt(live)
         self.live.clear()
 
@@ -265,7 +265,7 @@ class StudySearch(Searcher):
     def runtime(self, runtime: Runtime) -> None:
         self._starter.runtime = runtime
 
-    def _tell(self, text: str) -> None:
+    def _pass_on(self, text: str) -> None:
         self.say(text)
 
     @property

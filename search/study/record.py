@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["mtl", "joint", "stl", "stl-steps", "joint-stl", "joint-tuned", "transfer"]
 Stage = Literal["search", "baseline", "confirm"]
-Fault = Literal["data", "machine", "timeout"]
+Fault = Literal["machine", "timeout"]
 Objective = Literal["ssim", "gain"]
 EPOCH_ATTRIBUTE = "epoch/"
 SLICES_ATTRIBUTE = "slices/"
@@ -130,7 +130,7 @@ class Record(Named):
     code_version: str
     error: str | None
     fault: Fault | None
-    """What failed where it was not the configuration: the data, the machine, or the time that a trial may take."""
+    """What failed where it was not the configuration: the machine, or the time that a trial may take."""
     diverged: bool
     """Whether the trial was stopped at a rung because it was worse than the zero-filled images."""
     started: datetime | None

@@ -22,6 +22,7 @@ class Running:
 
 def received(number: int, grace: float = 60.0) -> Signals:
     with Signals(grace) as signals:
+        signals.patient = True
         os.kill(os.getpid(), number)
         end = time.monotonic() + 5
         while not signals.leaving and time.monotonic() < end:
@@ -63,8 +64,16 @@ def test_a_second_signal_does_not_wait(second, raised):
             os.kill(os.getpid(), number)
             time.sleep(0.5)
 
-    with Signals(60.0), pytest.raises(raised):
+    with Signals(60.0) as signals, pytest.raises(raised):
+        signals.patient = True
         twice()
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_before_the_first_trial_a_signal_ends_a_run_at_once(number, raised):
+    with Signals(60.0), pytest.raises(raised):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
 
 
 def test_without_a_signal_nothing_happens_and_the_handlers_are_given_back():
