@@ -29,18 +29,16 @@ def main() -> None:
     except typer.TyperException as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "splitpoint")
         code = complain(f"{usage(error)}; see {command} --help", error.exit_code)
-    except OSError as error:
-        # One that names a file is the user's to mend: a full disk, a folder that may not be written.
-        if error.filename is None:
-            raise
-        code = complain(f"{error.filename}: {error.strerror}", 2 if error.errno in USERS else 1)
     except SearchError as error:
         code = complain(str(error), 1)
     except Exception as error:
-        said = storage_trouble(error)
-        if said is None:
+        if isinstance(error, OSError) and error.filename is not None:
+            # One that names a file is the user's to mend: a full disk, a folder that may not be written.
+            code = complain(f"{error.filename}: {error.strerror}", 2 if error.errno in USERS else 1)
+        elif (said := storage_trouble(error)) is not None:
+            code = complain(said, 1)
+        else:
             raise
-        code = complain(said, 1)
     except Terminated:
         code = 143
     except KeyboardInterrupt:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from recon.errors import InputError
 from recon.files import replace_file
-from search.run.beginning import TRIALS_FOLDER
+from search.run.beginning import LOST, TRIALS_FOLDER
 from search.run.confirm import leaders
 from search.run.driver import driving
 from search.study.open import OpenStudy
@@ -196,6 +196,8 @@ def _spares_in(folder: Path) -> Iterator[Spare]:
     for one in _entries(folder):
         if one.name.startswith(".") and one.name.endswith(".part"):
             yield Spare(one, PART, _size(one))
+        elif LOST in one.name and one.is_dir():
+            yield Spare(one, UNKNOWN, _size(one))
         elif one.is_file() and one.name != FREED and any(one.match(pattern) for pattern in _TUNE):
             yield Spare(one, TUNE, _size(one))
 

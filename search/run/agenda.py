@@ -47,7 +47,7 @@ class Agenda:
         referenced: the records of fixed jobs.
         fixed: fixed jobs to serve first; those that are complete are not served again.
         budget: searched trials that finish or are stopped early; without any, only fixed jobs are served.
-        retry_failed: serve configurations again that failed for a fault of the machine or the data.
+        retry_failed: serve configurations again that failed because of the machine or took too long.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class Agenda:
         self.remarks: list[str] = []
         """What the user should hear of earlier runs."""
         starts = {start_key(space, space.start.init, count, space.seed) for count in space.scarce_counts}
-        for key in sorted(filter(None, {job.needs for job in fixed} | starts)):
+        # Only what this run can train again.
+        for key in sorted({job.key for job in fixed} & ({job.needs for job in fixed} | starts)):
             self._leave_out_if_damaged(key)
         self.needs = Needs(space, self.references, self.blocked)
         # Use another seed after each restart: the same seed would propose the same points again.
@@ -84,7 +85,7 @@ class Agenda:
         """A drawn point that waits for the jobs that it starts from and is judged by."""
         waiting = _waiting(searched, retry_failed) if budget else []
         self._interrupted = deque(waiting)
-        # A fault of the machine or the data says nothing of the configuration.
+        # A fault of the machine says nothing of the configuration.
         self._tried = {record.key for record in searched if record.fault is None or record.closed is not None}
         self._tried |= {record.key for record in waiting}
         known = space.known() if budget else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,6 +19,8 @@ from search.run.trial import TrialJob
 from search.study.record import Record
 
 TRIALS_FOLDER = "trials"
+LOST = ".lost-"
+"""Stands in the name of a folder whose trial the study does not have."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Beginning:
     made: Future[tuple[int, int]]
     """Its id and number."""
     references: dict[str, dict[int, float]]
-    """By task and epoch, the SSIM with which its is compared."""
+    """By task and epoch, the SSIM with which the trial's is compared."""
     resume: Checkpoint | None
     recorded: tuple[int, ...]
     """Epochs that it need not report."""
@@ -123,9 +124,11 @@ class Starter:
             self._agenda.mirror.began(trial)
         name = folder_name(work.half, number)
         if (self.folder / name).exists():
-            # A power cut can take the record of a trial whose folder stays: the number is given again.
-            self._say(f"{self.folder / name} is of a trial that the study does not have, and is removed")
-            shutil.rmtree(self.folder / name)
+            # A power cut or an older copy of the study can take the record of a trial whose folder stays: the number is
+            # given again.
+            aside = f"{name}{LOST}{time.strftime('%Y%m%d-%H%M%S')}"
+            (self.folder / name).rename(self.folder / aside)
+            self._say(f"{self.folder / name} is of a trial that the study does not have; it is {aside} now")
         assert self.runtime is not None
         described = TrialJob(
             name=name,

@@ -123,7 +123,7 @@ def launch(
         address: address of a Ray cluster (``auto`` on one of its hosts); without it, a local Ray is started.
         resources: CPUs and GPUs of a trial.
         limits: how long trials may take.
-        retry_failed: try configurations again that failed for a fault of the machine or the data.
+        retry_failed: try configurations again that failed because of the machine or took too long.
         grace: seconds that running trials have for their next checkpoint after SIGTERM.
         trainer: the function that trains; a test may pass another module-level function with the same signature.
         verbose: show Ray's messages.

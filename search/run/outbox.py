@@ -273,7 +273,7 @@ class Outbox:
 
     def _goes_on(self, error: Exception) -> bool:
         """Wait for the storage to come back; False if it is not away, or has been for too long."""
-        if isinstance(error, KeyError):
+        if isinstance(error, KeyError) and ("trial" in str(error) or "study" in str(error)):  # Optuna's word for it
             gone = f"{self._where} does not have a trial any more that it was given ({error.args[0]}); was it deleted?"
             return self._give_up(SearchError(gone))
         if isinstance(error, SearchError) or not is_away(error):

@@ -73,7 +73,7 @@ class StudySearch(Searcher):
         ledger: writes the study.
         fixed: fixed jobs to serve first; those that are complete in the study are not run again.
         budget: searched trials that finish or are stopped early, those of earlier runs included.
-        retry_failed: try configurations again that failed for a fault of the machine or the data.
+        retry_failed: try configurations again that failed because of the machine or took too long.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ The API is plain HTTP, at the dashboard's port (`/api/jobs/`), so nothing of Ray
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import shlex
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 from recon.errors import InputError
 from search.run.knock import token, token_file
+from search.study.address import JOURNAL, parsed_url
 
 POLL_SECONDS = 2.0
 LOST_SECONDS = 120.0
@@ -44,6 +46,10 @@ def submit(arguments: list[str], address: str, study: str) -> int:
     Raises:
         InputError: no job API answers there, or it refuses the token.
     """
+    if _password_in(arguments):
+        raise InputError(
+            "--storage holds a password, which the cluster's list of jobs would show; keep it in ~/.pgpass on the head"
+        )
     server = _Server(address)
     jobs = server.jobs(study)
     running = next((job for job in jobs if job["status"] in RUNNING), None)
@@ -71,6 +77,14 @@ def entrypoint(arguments: list[str]) -> str:
     kept = without_option(arguments, "--address")
     launch = shlex.join(["splitpoint", "launch", *kept, "--address", "auto"])
     return f'cd "$HOME/.splitpoint" 2>/dev/null; PATH="$PWD/.venv/bin:$PATH" exec {launch}'
+
+
+def _password_in(arguments: list[str]) -> bool:
+    """Whether a storage among the arguments has a password."""
+    texts = [two for one, two in itertools.pairwise(arguments) if one == "--storage"]
+    texts += [one.partition("=")[2] for one in arguments if one.startswith("--storage=")]
+    urls = [parsed_url(text) for text in texts if not text.startswith(JOURNAL)]
+    return any(url.password is not None or "password" in url.query for url in urls)
 
 
 def without_option(arguments: list[str], option: str) -> list[str]:

@@ -817,14 +817,16 @@ def test_retry_failed_serves_a_known_configuration_once_and_one_that_ended_since
     assert third.next()[1].config.network.layout not in layouts
 
 
-def test_a_folder_of_a_trial_that_the_study_lost_is_removed_before_its_number_is_used_again(tmp_path):
+def test_a_folder_of_a_trial_that_the_study_lost_steps_aside_before_its_number_is_used_again(tmp_path):
     folder = tmp_path / "s" / "trials" / "search-0000"
     write(folder, 9, lambda fresh: fresh.mkdir(), {9: {}}, token="of a trial that a power cut took")
     tune = Tune(tmp_path, space())
     _, job = tune.next()
     assert job.folder == str(folder)
     assert not folder.exists()
-    assert tune.said == [f"{folder} is of a trial that the study does not have, and is removed"]
+    (aside,) = folder.parent.iterdir()
+    assert (aside / "epoch-00009").is_dir()
+    assert tune.said == [f"{folder} is of a trial that the study does not have; it is {aside.name} now"]
 
 
 def test_a_network_that_others_start_from_is_trained_again_where_its_checkpoint_is_damaged(tmp_path):

@@ -160,3 +160,16 @@ def test_a_dashboard_that_is_not_there_is_one_sentence_with_the_way_to_it(server
     server.server_close()
     with pytest.raises(InputError, match=f"--submit {re.escape(address)}: no dashboard answers there .*ssh -L"):
         submit(LAUNCH, address, "full")
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        ["--storage", "postgresql://sp:hunter2@host/db"],
+        ["--storage=postgresql://sp@host/db?password=hunter2"],
+    ],
+)
+def test_a_password_is_not_put_where_the_clusters_list_of_jobs_shows_it(storage):
+    with pytest.raises(InputError, match="keep it in ~/.pgpass") as raised:
+        submit(["space.yaml", "--study", "one", *storage], "127.0.0.1:1", "one")
+    assert "hunter2" not in str(raised.value)
