@@ -8,7 +8,9 @@ from values that are in the study, with one bracket, for searched trials alone.
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,7 +158,7 @@ def worse_than_zero_filled(metrics: Mapping[str, float]) -> bool:
 def reason(trial: Trial) -> str:
     """The last failure of a Tune trial in one line."""
     # Ray's words on a worker that cannot be reached are of its connections.
-    if trial.error_file is None or isinstance(trial.get_error(), ActorUnavailableError):
+    if trial.error_file is None or isinstance(_error(trial), ActorUnavailableError):
         return LOST
     with open(trial.error_file) as file:
         text = file.read()
@@ -171,7 +173,16 @@ def reason(trial: Trial) -> str:
 def fault(trial: Trial) -> str | None:
     """What the last failure of a Tune trial is to be blamed on: ``machine`` for a lost worker or an error of the
     system, None for the trial itself."""
-    error = trial.get_error()
+    error = _error(trial)
     if isinstance(error, RayTaskError):
         error = error.cause
     return "machine" if error is None or isinstance(error, (RayError, OSError, MemoryError)) else None
+
+
+def _error(trial: Trial) -> BaseException | None:
+    """The last failure of a Tune trial; None where Tune kept none. Tune's own ``get_error`` looks into the trial's
+    storage, where the failures of a running trial are not."""
+    if trial.pickled_error_file is None:
+        return None
+    error: BaseException = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return error

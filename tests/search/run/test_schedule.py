@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayTaskError
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from search.run.schedule import Rungs, SuccessiveHalving, fault, reason, roots
@@ -138,15 +140,24 @@ def test_the_reason_of_a_failure_is_one_line_of_the_last(tmp_path, text, reason)
     (tmp_path / "error.txt").write_text(text)
     noted = []
     halving = SuccessiveHalving(Rungs((), 2), lambda *what: noted.append(what), print)
-    failed = SimpleNamespace(trial_id="t", error_file=str(tmp_path / "error.txt"), get_error=lambda: OSError("gone"))
+    failed = SimpleNamespace(trial_id="t", error_file=str(tmp_path / "error.txt"), pickled_error_file=None)
     halving.on_trial_error(None, failed)
     assert noted == [("t", reason, "machine")]
 
 
-def test_a_worker_that_cannot_be_reached_is_lost_and_not_a_matter_of_connections(tmp_path):
-    (tmp_path / "error.txt").write_text("Failure # 1 (at 2026)\nThe actor a0 is unavailable: RpcError: Socket closed")
-    error = ActorUnavailableError("RpcError: Socket closed", None)
-    assert reason(SimpleNamespace(error_file=str(tmp_path / "error.txt"), get_error=lambda: error)) == LOST
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """A trial of Tune's, which keeps its errors in Tune's own files."""
+    monkeypatch.setattr(StorageContext, "_get_session_path", lambda self: str(tmp_path / "session"))
+    storage = StorageContext(storage_path=str(tmp_path / "storage"), experiment_dir_name="e", trial_dir_name="t")
+    made = Trial("any", stub=True, storage=storage)
+    made.init_local_path()
+    return made
+
+
+def test_a_worker_that_cannot_be_reached_is_lost_and_not_a_matter_of_connections(failing):
+    failing.handle_error(ActorUnavailableError("RpcError: Socket closed", None))
+    assert reason(failing) == LOST
 
 
 @pytest.mark.parametrize(
@@ -154,15 +165,17 @@ def test_a_worker_that_cannot_be_reached_is_lost_and_not_a_matter_of_connections
     [
         (ActorDiedError(), "machine"),
         (ActorUnavailableError("no route", None), "machine"),
-        (NodeDiedError("its node is dead"), "machine"),
+        (RayTaskError("f", "", NodeDiedError("its node is dead")), "machine"),
         (RayTaskError("f", "", OSError("Stale file handle")), "machine"),
         (RayTaskError("f", "", MemoryError()), "machine"),
         (RayTaskError("f", "", ValueError("a bug")), None),
         (None, "machine"),
     ],
 )
-def test_a_lost_worker_and_an_error_of_the_system_are_the_machines_and_not_the_trials(error, blamed):
-    assert fault(SimpleNamespace(get_error=lambda: error)) == blamed
+def test_a_lost_worker_and_an_error_of_the_system_are_the_machines_and_not_the_trials(failing, error, blamed):
+    if error is not None:
+        failing.handle_error(error)
+    assert fault(failing) == blamed
 
 
 def judged(epoch: int, ssim: float, zero_filled: float) -> dict:
