@@ -170,6 +170,6 @@ def test_a_dashboard_that_is_not_there_is_one_sentence_with_the_way_to_it(server
     ],
 )
 def test_a_password_is_not_put_where_the_clusters_list_of_jobs_shows_it(storage):
-    with pytest.raises(InputError, match="keep it in ~/.pgpass") as raised:
+    with pytest.raises(InputError, match=r"keep it in ~/\.pgpass") as raised:
         submit(["space.yaml", "--study", "one", *storage], "127.0.0.1:1", "one")
     assert "hunter2" not in str(raised.value)
