@@ -70,7 +70,11 @@ Concurrent = Annotated[
 ]
 Failures = Annotated[
     int,
-    typer.Option(min=0, help="Number of retries of a trial whose worker died; each goes on from the last checkpoint."),
+    typer.Option(
+        min=0,
+        help="Number of retries of a trial whose worker died, each from the last checkpoint; an epoch makes them count "
+        "anew.",
+    ),
 ]
 TrialTimeout = Annotated[
     float | None, typer.Option(min=1, help="Seconds that one attempt of a trial may take; then it fails.")

@@ -50,7 +50,8 @@ class Resources:
     max_concurrent: int | None = None
     """Number of trials in parallel; without it, as many as fit."""
     max_failures: int = 2
-    """Number of retries of a trial whose worker failed, each from its last checkpoint."""
+    """Number of retries of a trial whose worker failed, each from its last checkpoint; a new epoch makes them count
+    anew."""
 
 
 def fit(resources: Resources) -> tuple[float, float, int]:

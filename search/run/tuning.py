@@ -158,6 +158,8 @@ class Watch(tune.Callback):
         self.search.on_trial_result(trial.trial_id, result)
         live = self.search.live.get(trial.trial_id)
         if live is not None:
+            if reports_of(result):
+                trial.run_metadata.num_failures = 0  # retries count anew where it got on: hosts may come and go
             for report in reports_of(result):
                 self.display.reported(live.job.config, report[EPOCH])
 

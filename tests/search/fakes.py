@@ -80,6 +80,8 @@ def train(
             raise TrainingError(f"the loss of {config.tasks[0]} is nan in epoch {epoch}, step 1")
         if epoch == mine.get("raise_at") and (mine.get("always") or times(data, config, epoch) == 1):
             raise OSError("the disk is gone")
+        if epoch in mine.get("raise_once_at", ()) and times(data, config, epoch) == 1:
+            raise OSError("the disk is gone")
         if epoch == mine.get("die_at") and (mine.get("always") or times(data, config, epoch) == 1):
             os._exit(1)
         ssim = {f"ssim/{task}": quality(config, task, epoch) for task in config.tasks}

@@ -586,3 +586,10 @@ def test_folders_of_trials_without_their_study_are_said_and_left_alone(local_ray
         run(tmp_path, listed("I4"))
     assert folder.is_dir()
     assert fakes.log(tmp_path / "data") == []
+
+
+def test_retries_count_anew_where_a_trial_got_on(local_ray, tmp_path):
+    steer(tmp_path / "data", I4_naive={"raise_once_at": [2, 3, 4], "seconds": 0.6})
+    outcome = run(tmp_path, listed("I4", baselines={"kinds": []}), resources=Resources(max_failures=1))
+    assert (outcome.complete, outcome.failed) == (1, 0)
+    assert lines(tmp_path, layout="I4") == [1, 2, 2, 3, 3, 4, 4]
