@@ -20,7 +20,7 @@ from typing import Any
 
 from recon.errors import DamagedError
 from recon.files import sync
-from search.study.record import CHECKPOINT_NAME
+from search.study.names import CHECKPOINT_NAME
 
 REPORTS = "reports.json"
 KEPT_RUNNING = 2

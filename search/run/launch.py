@@ -257,7 +257,10 @@ def _search(
     if search.interrupted:
         waiting = "1 trial goes" if search.interrupted == 1 else f"{search.interrupted} trials go"
         display.say(f"{waiting} on from where the last run was interrupted")
+    signals.patient = True  # Ray does not bear an exception while it starts
     with cluster(how.address, how.verbose), Lifeline(last_words) as lifeline:
+        signals.take()  # Ray's C++ has taken SIGTERM
+        signals.look(())
         find = partial(look, facts.path, facts.hash, study.folder.resolve(), code_version(), how.resources)
         found = find()
         lacking = complaint(found)
@@ -266,7 +269,7 @@ def _search(
         for remark in remarks(found):
             display.say(remark)
         try:
-            signals.patient = True
+            signals.look(())
             with HostWatch(found, lambda nodes: find(only=nodes)) as hosts, display:
                 for record in search.earlier:
                     display.remember(record)

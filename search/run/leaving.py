@@ -1,5 +1,5 @@
 """Signals that end a run: Ctrl-C at once, SIGTERM when running trials have written their next checkpoint or time is up;
-before the first trial both at once."""
+before Ray starts both at once."""
 
 from __future__ import annotations
 
@@ -29,14 +29,20 @@ class Signals:
         self._received: signal.Signals | None = None
         self._deadline = 0.0
         self.patient = False
-        """Whether trials may run. Before, there is nothing to wait for, and a signal ends the run at once."""
+        """Whether a signal waits for the next look. Before Ray starts there is nothing to wait for, and it ends the run
+        at once."""
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
+        self.take()
+        return self
+
+    def take(self) -> None:
+        """Take the signals; again where somebody may have taken them since."""
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
             for one in (signal.SIGINT, signal.SIGTERM):
-                self._before[one] = signal.signal(one, self._take)
-        return self
+                before = signal.signal(one, self._take)
+                self._before.setdefault(one, before)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

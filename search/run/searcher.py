@@ -235,7 +235,7 @@ class StudySearch(Searcher):
         if live is not None:
             reason, _ = self._noted.get(trial_id, (LOST, None))
             from_where = f"from epoch {live.epoch}" if live.epoch else "from its beginning"
-            self.say(f"{live.title}: {reason}; it is tried again {from_where}")
+            self.say(f"{live.title}: {reason.rstrip('.')}; it is tried again {from_where}")
 
     def note_stop(self, trial_id: str, diverged: bool) -> None:
         """Remember that the scheduler stops a trial at a rung."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from recon.config import TrainConfig
 from recon.errors import InputError
 from recon.evaluation.definitions import Quantity
+from search.study.names import CHECKPOINT_NAME as CHECKPOINT_NAME
 from search.study.slices import unpacked
 from spaces.point import Init, Point
 
@@ -32,8 +32,6 @@ EPOCH_ATTRIBUTE = "epoch/"
 SLICES_ATTRIBUTE = "slices/"
 INTERRUPTED = "interrupted"
 """Why a trial was closed whose driver or host went away; another trial may continue it."""
-CHECKPOINT_NAME = re.compile(r"epoch-(\d+)")
-"""Name of a checkpoint's folder, which says after which epoch it was written."""
 
 
 class State(StrEnum):

@@ -33,14 +33,6 @@ MEASURED = ("seconds", "gpu_seconds", "peak_memory_bytes")
 
 
 @pytest.fixture(scope="module")
-def once(prepared, tmp_path_factory):
-    """The checkpoint of a training of one epoch."""
-    folder = tmp_path_factory.mktemp("once") / "c"
-    train(small(epochs=1), PreparedData(prepared), report=lambda report: report.save(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def half(prepared, tmp_path_factory):
     """A checkpoint after one epoch of several."""
     folder = tmp_path_factory.mktemp("half") / "c"

@@ -60,7 +60,7 @@ def in_a_process(*arguments: object, **environment: str) -> subprocess.Completed
         (["leaderboard", "nix"], "there is no study file .*nix/study.db"),
         (["confirm", "nix"], "there is no study file .*nix/study.db"),
         (["export", "nix"], "there is no study file .*nix/study.db"),
-        (["leaderboard", "a/b"], "--study 'a/b' cannot name a study"),
+        (["leaderboard", "a/b"], "'a/b' cannot name a study"),
         (["leaderboard", "nix", "--storage", "nonsense"], "--storage .* is not a URL"),
         (["leaderboard", "nix", "--format", "xml"], "--format: 'xml' is not one of 'table', 'csv', "),
         (["leaderboard", "nix", "--kind", "wheel"], "--kind: 'wheel' is not one of 'mtl', "),

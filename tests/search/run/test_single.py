@@ -62,7 +62,7 @@ def searched(local_ray, prepared, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     for name, wanted in (("joint", space("joint", "stl, transfer")), ("drawn", space("random"))):
         outcome = launch(wanted, prepared, name, runs_dir=runs, resources=Resources(max_concurrent=1))
-        assert (outcome.complete, outcome.complaint) == (1, None)
+        assert (outcome.complete, outcome.failed, outcome.blocked) == (1, 0, {})
     return runs
 
 

@@ -28,8 +28,8 @@ def shelf(local_ray, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shelf")
     steer(folder / "data", V4_naive={"nan_at": 1})
     journal = f"journal://{folder}/shared.journal"
-    for storage in (None, journal):
-        where = {"storage": storage, "runs_dir": folder / "runs"}
+    for storage, runs in ((None, "runs"), (journal, "other")):
+        where = {"storage": storage, "runs_dir": folder / runs}
         for name, layouts in (("first", ("I4", "I2V2")), ("second", ("I2Y2", "V4"))):
             launch(listed(*layouts), facts(folder / "data"), name, trainer=fakes.train, **where)
         create_study("torn", **where)

@@ -87,7 +87,7 @@ def test_an_attempt_that_did_not_finish_says_why(tmp_path):
     assert said == {
         (State.FAIL, "data: volume 3 is cut"),
         (State.FAIL, "loss is nan after epoch 2"),
-        (State.FAIL, f"interrupted, continued as {heir}"),
+        ("interrupted", f"interrupted, continued as {heir}"),
         (State.PRUNED, "diverged"),
     }
     text = render(board.reset_index(), Format.table)
