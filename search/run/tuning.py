@@ -33,6 +33,8 @@ LOOK_SECONDS = 1.0
 """How often a run looks at its surroundings."""
 COUNT_SECONDS = 10.0
 """How often it counts the trials that the cluster has room for."""
+VERDICT_SECONDS = 8.0
+"""How long a trial that lost its worker for the last time waits for the verdict that Ray is dead."""
 SLOWEST_FIRST = 900.0
 SILENT_EPOCHS = 10.0
 """Without a limit of its own, a trial is silent for too long after this many of the longest epochs that were seen, and
@@ -141,7 +143,7 @@ class Watch(tune.Callback):
         self.search.on_ended = partial(self.display.ended, search=self.search)
         self.search.say = self.display.say
         self.search.tick = self.look
-        self.search.ray_is_dead = lambda: self.lifeline.ask() is not None
+        self.search.ray_is_dead = self._ray_is_dead
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has its worker; its time counts from here."""
@@ -220,6 +222,14 @@ class Watch(tune.Callback):
             "references": self._references,
             "fixed_epochs": search.fixed_epochs,
         }
+
+    def _ray_is_dead(self) -> bool:
+        """Whether a trial lost its worker for the last time because all of Ray ends: a raylet ends its workers seconds
+        before itself."""
+        end = time.monotonic() + VERDICT_SECONDS
+        while self.lifeline.ask() is None and time.monotonic() < end:
+            time.sleep(0.2)
+        return self.lifeline.dead is not None
 
     def _end_those_that_hang(self) -> None:
         now = time.monotonic()
