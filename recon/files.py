@@ -57,7 +57,7 @@ def remove_parts(path: Path) -> None:
     its own. Only one process writes ``path``: to this one, that of another machine is dead."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         writer = part.name.removeprefix(f".{path.name}.").partition("-")[0]
-        if writer.isdecimal() and int(writer) != os.getpid() and _lives(int(writer)):
+        if writer.isdecimal() and int(writer) != os.getpid() and process_lives(int(writer)):
             continue
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -65,7 +65,8 @@ def remove_parts(path: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def _lives(process: int) -> bool:
+def process_lives(process: int) -> bool:
+    """Whether this machine has a process of this number, whoever's it is."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -20,6 +20,7 @@ from recon.files import replace_file
 from search.run.beginning import LOST, TRIALS_FOLDER
 from search.run.confirm import leaders
 from search.run.driver import driving
+from search.study.names import trial_folder
 from search.study.open import OpenStudy
 from search.study.record import Record, State
 
@@ -150,7 +151,7 @@ def size(count: int) -> str:
 
 def _folder(record: Record) -> str:
     """The name of a trial's folder."""
-    return f"{'search' if record.stage == 'search' else 'reference'}-{record.number:04d}"
+    return trial_folder(record.stage == "search", record.number)
 
 
 def _place(record: Record) -> tuple[str, str]:

@@ -5,8 +5,6 @@ It reads the storage alone. So it needs no Ray, and answers from any host that r
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import statistics
 import time
@@ -19,6 +17,7 @@ from typing import Any
 import pandas as pd
 from optuna.trial import TrialState
 
+from recon.files import process_lives
 from search.results.text import plain_table
 from search.run.driver import BEAT_LOST_SECONDS
 from search.run.outlook import clock, describe, epochs_left, what
@@ -164,7 +163,7 @@ def _driver(claim: Mapping[str, Any] | None) -> DriverStatus | None:
     if not claim:
         return None
     silent = time.time() - float(claim["beat"])
-    if silent > BEAT_LOST_SECONDS or (claim["host"] == platform.node() and not _lives(int(claim["pid"]))):
+    if silent > BEAT_LOST_SECONDS or (claim["host"] == platform.node() and not process_lives(int(claim["pid"]))):
         return None
     return DriverStatus(
         claim["host"],
@@ -173,15 +172,6 @@ def _driver(claim: Mapping[str, Any] | None) -> DriverStatus | None:
         int(claim.get("waiting", 0)),
         tuple(claim.get("hosts", ())),
     )
-
-
-def _lives(pid: int) -> bool:
-    with contextlib.suppress(PermissionError):  # it is another user's, so it is there
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True
 
 
 def _waiting(trials: Sequence[Outline]) -> int:

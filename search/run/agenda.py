@@ -17,10 +17,10 @@ import optuna
 
 from search.run.checkpoints import newest
 from search.run.jobs import FixedJob, mtl_key, multi_task, start_key
-from search.run.ledger import INTERRUPTED, Half
+from search.run.ledger import Half
 from search.run.needs import Needs
 from search.run.sampling import Mirror, PointSampler, make_sampler
-from search.study.record import Record, State, point_of
+from search.study.record import INTERRUPTED, Record, State, point_of
 from spaces.point import Point
 from spaces.space import Space
 

@@ -12,10 +12,11 @@ from optuna.trial import FrozenTrial
 
 from search.run.agenda import Agenda, Work
 from search.run.checkpoints import Checkpoint, checkpoints, newest
-from search.run.ledger import Half, Ledger, Live
+from search.run.ledger import Ledger, Live
 from search.run.outbox import TOKEN
 from search.run.sampling import Parameters, parameters
 from search.run.trial import TrialJob
+from search.study.names import trial_folder
 from search.study.record import Record
 
 TRIALS_FOLDER = "trials"
@@ -100,7 +101,7 @@ class Starter:
 
     def _resumable(self, record: Record) -> tuple[Checkpoint | None, int]:
         """The newest whole checkpoint of an interrupted trial, and the epoch up to which its curve is taken over."""
-        own = self.folder / folder_name("search" if record.stage == "search" else "references", record.number)
+        own = self.folder / trial_folder(record.stage == "search", record.number)
         found, damage = newest([*checkpoints(own), *_at_or_before(record.checkpoint)])
         epoch = 0 if found is None else found.epoch or record.checkpoint_epoch
         whole = whole_until(record)
@@ -122,7 +123,7 @@ class Starter:
             root = self._roots.get(predecessor.number, number) if predecessor else number
             self._roots[number] = root
             self._agenda.mirror.began(trial)
-        name = folder_name(work.half, number)
+        name = trial_folder(work.half == "search", number)
         if (self.folder / name).exists():
             # A power cut or an older copy of the study can take the record of a trial whose folder stays: the number is
             # given again.
@@ -154,7 +155,7 @@ class Starter:
         value = trial.intermediate_values[max(epochs)] if epochs else None
         live = Live(work.half, described, trial, value=value, began=now, heard=now, epochs=epochs)
         if predecessor is not None:
-            live.outlived = {self.folder / folder_name(work.half, predecessor.number)}
+            live.outlived = {self.folder / trial_folder(work.half == "search", predecessor.number)}
             live.outlived |= {resume.path.parent} if resume else set()
         return live
 
@@ -170,8 +171,3 @@ def _at_or_before(checkpoint: str | None) -> list[Path]:
 def whole_until(record: Record) -> int:
     """The last epoch up to which no validated epoch is missing in a trial's curve."""
     return max((epoch for epoch in record.history if epoch < min(record.holes, default=epoch + 1)), default=0)
-
-
-def folder_name(half: Half, number: int) -> str:
-    """The name of a trial's folder: ``search-0012``, ``reference-0003``."""
-    return f"{'search' if half == 'search' else 'reference'}-{number:04d}"

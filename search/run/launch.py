@@ -194,19 +194,13 @@ def run(
     began = time.monotonic()
     study = driver.study
     display = Display(title, space.objective.metric)
-    for half in HALVES:
-        Ledger(study, facts.slices, facts.hash, code_version()).close_orphans(half)
-    sweep_all(study.folder / TRIALS_FOLDER)
     outbox = Outbox(study.storage, f"study {study.name!r} in {shown(study.url)}", display.say, driver.look)
     try:
-        search = StudySearch(
-            study,
-            space,
-            Ledger(study, facts.slices, facts.hash, code_version(), outbox),
-            fixed,
-            budget,
-            how.retry_failed,
-        )
+        ledger = Ledger(study, facts.slices, facts.hash, code_version(), outbox)
+        for half in HALVES:
+            ledger.close_orphans(half)
+        sweep_all(study.folder / TRIALS_FOLDER)
+        search = StudySearch(study, space, ledger, fixed, budget, how.retry_failed)
         if not search.idle:
             _search(search, driver, space, facts, display, outbox, how, signals)
     finally:

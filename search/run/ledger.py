@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,10 +26,17 @@ from search.run.checkpoints import epoch_of
 from search.run.outbox import TOKEN, End, Outbox
 from search.run.trial import EPOCH, ERROR, FAULT, METRICS, NODE, OBJECTIVE, SLICES, TrialJob, reports_of
 from search.study.open import OpenStudy
-from search.study.record import EPOCH_ATTRIBUTE, SLICES_ATTRIBUTE, Kind, Record, Stage, record_of
+from search.study.record import (
+    EPOCH_ATTRIBUTE,
+    INTERRUPTED,
+    SLICES_ATTRIBUTE,
+    Kind,
+    Record,
+    Stage,
+    record_of,
+)
 from search.study.storage import Fact
 
-INTERRUPTED = "interrupted"
 Half = Literal["search", "references"]
 Parameters = Mapping[str, tuple[Any, BaseDistribution]]
 
@@ -267,21 +274,18 @@ class Ledger:
             lambda trial_id: End(trial_id, TrialState.FAIL),
         )
 
-    def close_orphans(self, half: Half, but: Iterable[int] = ()) -> int:
+    def close_orphans(self, half: Half) -> int:
         """Close every open trial that nobody runs any more. Otherwise Optuna would count it as running for ever.
 
         Args:
             half: the study's half.
-            but: ids of trials that run.
 
         Returns:
             The number of closed trials.
         """
-        kept = set(but)
-        found = self._storage.get_all_trials(
+        orphans = self._storage.get_all_trials(
             self._half(half)._study_id, deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)
         )
-        orphans = [trial for trial in found if trial._trial_id not in kept]
         for orphan in orphans:
             self._storage.set_trial_user_attr(orphan._trial_id, "closed", INTERRUPTED)
             self._storage.set_trial_state_values(orphan._trial_id, TrialState.FAIL)

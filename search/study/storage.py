@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import URL
 
 from recon.errors import InputError
-from search.study.address import JOURNAL, file_of, parsed_url, secrets, shown_file
+from search.study.address import JOURNAL, parsed_url, secrets, shown_file
 from search.study.address import shown as shown
 from search.study.address import study_folder as study_folder
 from search.study.claim import claim as claim
@@ -80,15 +80,6 @@ def open_storage(url: str, create: bool = False) -> BaseStorage:
         sqlalchemy.event.listen(storage.engine, "connect", _wait_for_the_disk_at_checkpoints_only)
         storage.engine.dispose()  # connections that were opened before
     return storage
-
-
-def watch_file(url: str) -> FileWatch | None:
-    """A watch of the storage's file; None for a database on a server.
-
-    Raises OSError where the file is missing.
-    """
-    path = file_of(url)
-    return None if path is None else FileWatch(path)
 
 
 def connect_options(url: URL) -> dict[str, Any]:
